@@ -1,0 +1,137 @@
+"""Time and memory of preparing full-size mammograms, beside the bare minimum: `python benchmarks/prepare.py [folder]`.
+
+Writes mammograms of a full-size CBIS-DDSM film (uncompressed 16-bit DICOM) with their masks (8-bit DICOM of the same
+size), then times, in turn and several times over, the bare minimum (both files read, one area resize of each) and the
+whole work of `extraction.run_job` (mask to box, 8 patches, 1 global image, result on disk). Prints a Markdown table.
+With the folder of the reduced copy of CBIS-DDSM as argument, also its whole preparation on two workers.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from mammo_lib.config import PROFILES
+from mammo_lib.data import prepare, reduced
+from mammo_lib.data.extraction import ImageJob, Mass, run_job
+from mammo_lib.data.images import read_image
+
+HEIGHT, WIDTH = 4600, 3000  # pixels; about the mean of CBIS-DDSM
+IMAGES, REPEATS = 8, 5
+PROFILE = PROFILES["paper"]
+
+
+def write_dicom(path: Path, pixels: np.ndarray) -> None:
+    """`pixels` (uint8 or uint16) as an uncompressed DICOM file."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    data = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
+    bits = pixels.dtype.itemsize * 8
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
+    data.PixelData = pixels.tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A half disk of noisy tissue at the left edge, uint16, and the mask of a mass in it, uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[:HEIGHT, :WIDTH]
+    breast = ((y - HEIGHT / 2) / 1700) ** 2 + (x / 1900) ** 2 < 1
+    tissue = cv2.GaussianBlur(rng.normal(0, 1, (HEIGHT // 8, WIDTH // 8)).astype(np.float32), (0, 0), 6)
+    tissue = cv2.resize(tissue / tissue.std(), (WIDTH, HEIGHT))
+    image = np.where(breast, 26000 + 5000 * tissue, 200) + rng.normal(0, 60, (HEIGHT, WIDTH)).astype(np.float32)
+    mask = ((y - 2300) ** 2 + (x - 800) ** 2 < rng.integers(120, 260) ** 2).astype(np.uint8) * 255
+    return np.clip(image, 0, 65535).astype(np.uint16), mask
+
+
+def write_jobs(folder: Path) -> list[ImageJob]:
+    jobs = []
+    for index in range(IMAGES):
+        image, mask = draw(index)
+        write_dicom(folder / f"{index}.dcm", image)
+        write_dicom(folder / f"{index}-mask.dcm", mask)
+        mass = Mass(f"{index}_1", None, f"{index}-mask.dcm", "")
+        about = (None, (mass,), PROFILE.patches, PROFILE.globals, 0, folder / f"{index}.npz")
+        jobs.append(ImageJob(folder, f"{index}.dcm", *about))
+    return jobs
+
+
+def bare_minimum(job: ImageJob) -> None:
+    size = PROFILE.globals.size
+    for file in (job.image_path, job.masses[0].mask_path):
+        cv2.resize(read_image(job.root / file), (size, size), interpolation=cv2.INTER_AREA)
+
+
+def seconds(work: Callable[[ImageJob], None], jobs: list[ImageJob], executor: Executor | None = None) -> float:
+    """Wall seconds an image."""
+    start = time.perf_counter()
+    list((executor.map if executor else map)(work, jobs))
+    return (time.perf_counter() - start) / len(jobs)
+
+
+def peak_megabytes(_: int = 0) -> float:
+    """Most memory that this process has held, libraries included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=one_thread)
+
+
+def measure(folder: Path) -> tuple[dict[str, list[float]], float]:
+    """Seconds an image of each way of working, in turn, and the peak memory of a worker in MB."""
+    with pool(1) as writer:  # a process of its own: a child's peak memory starts from its parent's
+        jobs = writer.submit(write_jobs, folder).result()
+    times: dict[str, list[float]] = {"bare minimum": [], "one worker": [], "two workers": []}
+    with pool(1) as one, pool(2) as two:
+        for executor in (one, two):
+            seconds(run_job, jobs, executor)  # imports and the file cache
+        for _ in range(REPEATS):
+            times["bare minimum"].append(seconds(bare_minimum, jobs, one))
+            times["one worker"].append(seconds(run_job, jobs, one))
+            times["two workers"].append(seconds(run_job, jobs, two))
+        return times, max(two.map(peak_megabytes, range(4)))
+
+
+def prepare_reduced(archive: Path, destination: Path) -> float:
+    cases, problems = reduced.case_table(archive)
+    with pool(2) as executor:
+        return prepare.prepare(cases, problems, archive, destination, PROFILES["reduced"], 0, executor).seconds
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        times, memory = measure(Path(folder))
+        bare, one, two = (statistics.median(values) for values in times.values())
+        print(f"{WIDTH} x {HEIGHT} pixels, 16 bit, image and mask; medians of {REPEATS} x {IMAGES}\n")
+        print("| what | measured | bar |\n|---|---|---|")
+        print(f"| bare minimum (read both, one area resize of each) | {1000 * bare:.0f} ms | |")
+        print(f"| prepare, one worker | {1000 * one:.0f} ms = {one / bare:.2f} x bare minimum | < 2.0 x |")
+        print(f"| prepare, two workers | {1000 * two:.0f} ms, {one / two:.2f} x faster | > 1.8 x |")
+        print(f"| peak memory of a worker | {memory:.0f} MB | < 600 MB |")
+        if len(sys.argv) > 1:
+            taken = prepare_reduced(Path(sys.argv[1]), Path(folder) / "reduced")
+            print(f"| reduced copy of CBIS-DDSM, two workers | {taken:.0f} s | < 60 s |")
+
+
+if __name__ == "__main__":
+    main()

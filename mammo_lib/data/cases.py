@@ -1,0 +1,190 @@
+"""The case table: its columns, its types, its checks. Any data set becomes this; knows no pixel and no archive.
+
+One row is one mass. Paths are relative to the archive's root, with forward slashes. Boxes are whole-image pixels,
+origin top left, x to the right; they are blank where the mask gives them. Columns beyond `COLUMNS` are kept and not
+checked, but for `crop_path`, which sources with a separate picture of the mass add at the end.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pandas as pd
+
+from mammo_lib import paths
+
+KEYS = ("mass_id", "image_id", "patient_id")
+DESCRIPTION_COLUMNS = (
+    "assessment",
+    "density",
+    "subtlety",
+    "shape",
+    "margins",
+)  # as the source writes them; may be blank
+BOX_COLUMNS = ("box_x", "box_y", "box_w", "box_h")
+COLUMNS = (
+    *KEYS,
+    "side",
+    "view",
+    "label",
+    "pathology",
+    "official_split",
+    *DESCRIPTION_COLUMNS,
+    "image_path",
+    "mask_path",
+    *BOX_COLUMNS,
+    "source",
+)
+CROP_PATH = "crop_path"
+PROBLEM_COLUMNS = ("id", "stage", "file", "reason")
+NOTE = "note"  # stage of a row that tells of a repair or an oddity: nothing was set aside
+
+ALLOWED = {
+    "side": ("LEFT", "RIGHT"),
+    "view": ("CC", "MLO"),
+    "label": ("0", "1"),
+    "official_split": ("train", "test", ""),
+}
+
+
+def problem(id: str, stage: str, file: str | Path, reason: str) -> dict[str, str]:
+    """One row of a problems table: what was set aside (or, at stage `NOTE`, repaired), where, and why."""
+    return dict(zip(PROBLEM_COLUMNS, (id, stage, str(file), reason), strict=True))
+
+
+def problem_table(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+    """A problems table with its columns, also when there is no row."""
+    return pd.DataFrame(list(rows), columns=list(PROBLEM_COLUMNS), dtype=str)
+
+
+def table(rows: Iterable[Mapping[str, Any]], where: str) -> pd.DataFrame:
+    """A checked case table from one mapping a mass; a missing optional value is a blank. Errors as in `check`."""
+    frame = pd.DataFrame(list(rows))
+    for name in (column for column in BOX_COLUMNS if column not in frame):
+        frame[name] = None
+    check(frame, where)
+    extra = [column for column in frame.columns if column not in COLUMNS]
+    return _typed(frame[[*COLUMNS, *extra]])
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read and check a case table: label int64, boxes Int64 (blank is NA), the rest text.
+
+    FileNotFoundError when there is none; ValueError, one sentence, when it is no case table.
+    """
+    frame = read_csv(path)
+    check(frame, str(path))
+    return _typed(frame)
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Check `frame` and write it to `path` at once, as UTF-8 CSV with LF line ends."""
+    check(frame, str(path))
+    paths.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Any CSV as text: cells stripped, nothing turned into NaN ("N/A" stays), byte-order mark accepted.
+
+    FileNotFoundError when there is none; ValueError, one sentence, when it is empty, no CSV, or not UTF-8.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such table")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the table as UTF-8 CSV") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"{path}: not a CSV table ({str(error).strip()})") from None
+    frame.columns = frame.columns.str.strip()
+    return frame.fillna("").apply(lambda column: column.str.strip())
+
+
+def require_columns(frame: pd.DataFrame, columns: Iterable[str], where: str) -> None:
+    """ValueError naming the columns that `frame` lacks."""
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise ValueError(f"{where}: column {', '.join(missing)} missing (found: {', '.join(map(str, frame.columns))})")
+
+
+def check(frame: pd.DataFrame, where: str) -> None:
+    """ValueError, naming `where`, the row and the column, for the first thing that a case table must not hold."""
+    if frame.empty:
+        raise ValueError(f"{where}: holds no mass")
+    require_columns(frame, COLUMNS, where)
+    text = frame.astype(object).where(frame.notna(), "").astype(str).apply(lambda column: column.str.strip())
+    for column in KEYS:
+        _refuse(text[column] == "", text, column, "is blank", where)
+    _refuse(text["mass_id"].duplicated(), text, "mass_id", "is there twice", where)
+    for column, allowed in ALLOWED.items():
+        known = ", ".join(value or "blank" for value in allowed)
+        _refuse(~text[column].isin(allowed), text, column, f"must be one of: {known}", where)
+    _refuse(text["image_path"] == "", text, "image_path", "is blank", where)
+    for column in [name for name in ("image_path", "mask_path", CROP_PATH) if name in text]:
+        _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
+    _check_box_values(text, where)
+    for column in ("patient_id", "side", "view", "image_path", "official_split"):
+        _refuse(_differs_within_image(text, column), text, column, "differs from another row of the same image", where)
+
+
+def check_boxes(frame: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], where: str) -> None:
+    """ValueError for a box that reaches outside its image; `sizes`: (rows, columns) of each image_id, in pixels."""
+    for row in records(frame[frame["box_w"].notna()]):
+        rows, columns = sizes[row["image_id"]]
+        x, y, w, h = (int(row[column]) for column in BOX_COLUMNS)
+        if x + w > columns or y + h > rows:
+            box = f"box_x {x}, box_y {y}, box_w {w}, box_h {h}"
+            raise ValueError(
+                f"{where}: mass_id {row['mass_id']!r}: {box} leaves its image of {columns} x {rows} pixels"
+            )
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each as a mapping from column to value."""
+    return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
+
+
+def leaves_archive(path: str) -> bool:
+    """Whether a path is absolute (on any system) or climbs by `..`."""
+    posix, windows = PurePosixPath(path), PureWindowsPath(path)
+    return posix.is_absolute() or bool(windows.drive or windows.root) or ".." in posix.parts or ".." in windows.parts
+
+
+def _check_box_values(text: pd.DataFrame, where: str) -> None:
+    """Four whole numbers or four blanks; without a box, a mask or a crop to take it from."""
+    numbers = text[list(BOX_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    blank = (text[list(BOX_COLUMNS)] == "").all(axis=1)
+    for column in BOX_COLUMNS:
+        least = 1 if column in ("box_w", "box_h") else 0
+        bad = ~blank & ~((numbers[column] >= least) & (numbers[column] % 1 == 0))
+        _refuse(bad, text, column, f"must be a whole number of at least {least}", where)
+    outline = text["mask_path"] + text.get(CROP_PATH, "")
+    _refuse(blank & (outline == ""), text, "mask_path", "is blank, and so is the box", where)
+
+
+def _differs_within_image(text: pd.DataFrame, column: str) -> pd.Series:
+    return text[column] != text.groupby("image_id")[column].transform("first")
+
+
+def _refuse(bad: pd.Series, text: pd.DataFrame, column: str, reason: str, where: str) -> None:
+    if bad.any():
+        position = int(bad.to_numpy().argmax())
+        mass, value = text["mass_id"].iloc[position], text[column].iloc[position]
+        raise ValueError(f"{where}: row {position + 1} (mass_id {mass!r}): {column} {value!r} {reason}")
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its types: label int64, boxes Int64 (blank is NA), every other column text, stripped."""
+    typed = pd.DataFrame(index=pd.RangeIndex(len(frame)))
+    for column in frame.columns:
+        values = frame[column].reset_index(drop=True)
+        if column == "label":
+            typed[column] = values.astype("int64")
+        elif column in BOX_COLUMNS:
+            typed[column] = pd.to_numeric(values.replace("", None)).astype("Int64")
+        else:
+            typed[column] = values.astype(object).where(values.notna(), "").astype(str).str.strip()
+    return typed

@@ -1,0 +1,183 @@
+"""Pixels to pixels: crops, artefact removal, boxes, patch centres, resizing (section 2.2); the breast is breast.py's.
+
+Knows numpy and cv2 only: no file, no table, no patient. An image is 2-D, uint8 or uint16, bright where tissue is dense
+and dark where there is none. A box is in pixels of the image at hand, origin top left, x to the right.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mammo_lib.config import GlobalExtraction
+from mammo_lib.data.breast import Mask, NoBreastError, Pixels, breast_mask, coarse_mask, refine
+
+__all__ = [
+    "Box",
+    "GlobalView",
+    "NoBreastError",
+    "box_of_mask",
+    "breast_box",
+    "breast_mask",
+    "clean",
+    "global_image",
+    "patch",
+    "patch_centres",
+    "patch_window",
+]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of whole pixels: columns x .. x + w - 1, rows y .. y + h - 1."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+    @property
+    def right(self) -> int:
+        return self.x + self.w
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.h
+
+    def within(self, shape: tuple[int, ...]) -> bool:
+        """Whether the box is not empty and lies in an image of `shape` (rows, columns)."""
+        return (
+            self.w > 0
+            and self.h > 0
+            and 0 <= self.x <= self.right <= shape[1]
+            and 0 <= self.y <= self.bottom <= shape[0]
+        )
+
+    def of(self, image: Pixels) -> Pixels:
+        """The box's pixels (h, w), not copied."""
+        return image[self.y : self.bottom, self.x : self.right]
+
+
+@dataclass(frozen=True)
+class GlobalView:
+    """One image of set G and how it was cut: pixels of the source at (x, y) lie at (x - crop.x) * scale + offset."""
+
+    pixels: npt.NDArray[np.uint8]  # (size, size)
+    crop: Box  # in the source
+    boxes: list[list[float]]  # lesions, [x, y, w, h] in pixels of the view
+    scale: tuple[float, float]  # pixels of the view per pixel of the source, x and y (equal but for rounding)
+    offset: tuple[int, int]  # padding left of and above the crop
+
+
+def box_of_mask(mask: Pixels) -> Box:
+    """Smallest box that holds every pixel of `mask` (H, W) that is not zero; ValueError when all are."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError("the mask is empty: no pixel of it is set")
+    x, y = int(columns[0]), int(rows[0])
+    return Box(x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
+
+
+def breast_box(image: Pixels, margin: float, keep: Iterable[Box] = ()) -> Box:
+    """Crop rectangle around the breast and every box in `keep`, with `margin` (a share of its longer side) around.
+
+    NoBreastError as in `breast_mask`; ValueError for a box of `keep` that is not within the image.
+    """
+    return _crop(*coarse_mask(image), image.shape, margin, keep)
+
+
+def clean(image: Pixels, mask: Mask, keep: Iterable[Box] = ()) -> Pixels:
+    """A copy of `image` (H, W), zero outside of `mask` (bool, H, W) but for the boxes in `keep`."""
+    kept = mask.copy()
+    for box in keep:
+        box.of(kept)[:] = True
+    return image * kept
+
+
+def global_image(
+    image: Pixels, lesion_boxes: Sequence[Box], settings: GlobalExtraction, white: int | None = None
+) -> GlobalView:
+    """Set G (2.2): breast and lesions, cleaned, cut out, resized with their proportions, padded with black.
+
+    `white` is the grey value shown as 255 (default: the image's maximum). NoBreastError, ValueError as in `breast_box`.
+    """
+    if settings.fit != "pad":
+        raise ValueError(f"fit {settings.fit!r}: only 'pad' is known, which keeps the proportions")
+    coarse, factor = coarse_mask(image)
+    crop = _crop(coarse, factor, image.shape, settings.margin, lesion_boxes)
+    ratio = settings.size / max(crop.w, crop.h)
+    width, height = max(1, round(crop.w * ratio)), max(1, round(crop.h * ratio))
+    scale = (width / crop.w, height / crop.h)
+    offset = ((settings.size - width) // 2, (settings.size - height) // 2)
+    inner = [
+        [(box.x - crop.x) * scale[0], (box.y - crop.y) * scale[1], box.w * scale[0], box.h * scale[1]]
+        for box in lesion_boxes
+    ]
+    # Cleaned after resizing: the same to a pixel of the view, and a tenth of the work on a full-size mammogram.
+    small = clean(
+        _window(_resize(crop.of(image), width, height), int(image.max()) if white is None else white),
+        refine(coarse, factor, (crop.y, crop.bottom), (crop.x, crop.right), (height, width)),
+        [_outward(box) for box in inner],
+    )
+    pixels = np.zeros((settings.size, settings.size), np.uint8)
+    Box(*offset, width, height).of(pixels)[:] = small
+    boxes = [[x + offset[0], y + offset[1], w, h] for x, y, w, h in inner]
+    return GlobalView(pixels, crop, boxes, scale, offset)
+
+
+def patch_centres(box: Box, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Set P (2.2): `count` pixels drawn evenly from the mass box, as (x, y): int64 (count, 2)."""
+    return rng.integers((box.x, box.y), (box.right, box.bottom), size=(count, 2))
+
+
+def patch_window(shape: tuple[int, ...], centre: Sequence[int], side: int) -> Box:
+    """The square of `side` around `centre` (x, y), shifted into an image of `shape` and no larger than fits in."""
+    side = min(side, *shape[:2])
+    x, y = (min(max(0, int(at) - side // 2), length - side) for at, length in zip(centre, shape[1::-1], strict=True))
+    return Box(x, y, side, side)
+
+
+def patch(
+    image: Pixels, centre: Sequence[int], side: int, size: int, white: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Set P (2.2): `patch_window` of `image`, resized to (size, size); `white` as in `global_image`."""
+    window = patch_window(image.shape, centre, side)
+    return _window(_resize(window.of(image), size, size), int(image.max()) if white is None else white)
+
+
+def _resize(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Area means when smaller (no aliasing), linear when larger."""
+    smaller = width * height < pixels.size
+    return np.asarray(
+        cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    )
+
+
+def _window(pixels: Pixels, white: int) -> npt.NDArray[np.uint8]:
+    """0 .. `white` -> 0 .. 255, rounded to the nearest as in `images.to_8bit`."""
+    white = max(white, 1)
+    return np.minimum((2 * 255 * pixels.astype(np.int64) + white) // (2 * white), 255).astype(np.uint8)
+
+
+def _outward(box: Sequence[float]) -> Box:
+    """The whole pixels that a box of floats touches."""
+    x, y, right, bottom = int(box[0]), int(box[1]), int(np.ceil(box[0] + box[2])), int(np.ceil(box[1] + box[3]))
+    return Box(x, y, right - x, bottom - y)
+
+
+def _crop(coarse: Mask, factor: int, shape: tuple[int, ...], margin: float, keep: Iterable[Box]) -> Box:
+    """`breast_box` of a coarse mask; its last row and column reach to the image's edge, which they were cut from."""
+    found = box_of_mask(coarse)
+    end_x = shape[1] if found.right == coarse.shape[1] else found.right * factor
+    end_y = shape[0] if found.bottom == coarse.shape[0] else found.bottom * factor
+    boxes = [Box(found.x * factor, found.y * factor, end_x - found.x * factor, end_y - found.y * factor), *keep]
+    for box in boxes[1:]:
+        if not box.within(shape):
+            raise ValueError(f"{box} is empty or outside of its image of {shape[1]} x {shape[0]} pixels")
+    left, top = min(box.x for box in boxes), min(box.y for box in boxes)
+    right, bottom = max(box.right for box in boxes), max(box.bottom for box in boxes)
+    extra = round(margin * max(right - left, bottom - top))
+    x, y = max(0, left - extra), max(0, top - extra)
+    return Box(x, y, min(shape[1], right + extra) - x, min(shape[0], bottom + extra) - y)

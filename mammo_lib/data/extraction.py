@@ -1,0 +1,176 @@
+"""One mammogram -> its patches (set P) and its global view (set G): the unit of work that an executor is given.
+
+Knows one image's files and pixels; knows no table, no archive and no other image. What cannot be used becomes problems.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mammo_lib import paths
+from mammo_lib.config import GlobalExtraction, PatchExtraction
+from mammo_lib.data.cases import NOTE, problem
+from mammo_lib.data.cropping import Box, NoBreastError, box_of_mask, global_image, patch, patch_centres, patch_window
+from mammo_lib.data.images import ImageError, read_image
+from mammo_lib.data.masks import read_mask
+
+STAGE = "prepare"  # of the problems
+
+
+@dataclass(frozen=True)
+class Mass:
+    """What an image's job needs of one row of the case table; `box` is None where the mask gives it."""
+
+    mass_id: str
+    box: Box | None
+    mask_path: str
+    crop_path: str
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """One image with all its masses, small enough to be sent anywhere; paths are below `root`."""
+
+    root: Path
+    image_path: str
+    aspect: float | None  # original height / width, of an image stored with other proportions
+    masses: tuple[Mass, ...]
+    patches: PatchExtraction
+    globals: GlobalExtraction
+    seed: int
+    result: Path
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What came of an image but for its pixels; empty, with problems, when all its masses were set aside."""
+
+    boxes: dict[str, Box]  # mass_id -> box in the stored image
+    centres: list[list[int]]  # x, y and side of the window, for each patch, in pixels of the restored image
+    crop: Box | None  # in the restored image
+    view_boxes: list[list[float]]  # in pixels of the global view, in order of `boxes`
+    problems: list[dict[str, str]]
+
+
+def run_job(job: ImageJob) -> None:
+    """`process_image`, kept in the file `job.result`."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the executor spreads the work; threads below it only get in each other's way
+    try:
+        findings, patches, view = process_image(job)
+    finally:
+        cv2.setNumThreads(threads)
+    with paths.atomic_write(job.result) as part, open(part, "wb") as file:
+        np.savez(file, patches=patches, view=view, findings=np.array(json.dumps(asdict(findings))))
+
+
+def load_findings(path: Path) -> Findings:
+    """The findings in a file that `run_job` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        fields: dict[str, Any] = json.loads(str(arrays["findings"]))
+    fields["boxes"] = {mass_id: Box(**box) for mass_id, box in fields["boxes"].items()}
+    fields["crop"] = fields["crop"] and Box(**fields["crop"])
+    return Findings(**fields)
+
+
+def load_pixels(path: Path, name: str) -> np.ndarray:
+    """uint8 (n, size, size) of a file that `run_job` wrote: "patches", or "view" with n = 1."""
+    with np.load(path, allow_pickle=False) as arrays:
+        pixels: np.ndarray = arrays[name]
+    return pixels
+
+
+def process_image(job: ImageJob) -> tuple[Findings, np.ndarray, np.ndarray]:
+    """Findings, patches uint8 (n, size, size) in order of the boxes, global view uint8 (1 or 0, size, size)."""
+    patches, view = (np.empty((0, size, size), np.uint8) for size in (job.patches.size, job.globals.size))
+    try:
+        image = read_image(_inside(job.root, job.image_path))
+    except (ImageError, OSError) as error:
+        return _set_aside([_problem(mass.mass_id, job.image_path, error) for mass in job.masses]), patches, view
+    boxes, problems = _find_boxes(job, image)
+    if not boxes:
+        return _set_aside(problems), patches, view
+    whole, restored = _restore(image, boxes, job.aspect)
+    white = int(whole.max())
+    try:
+        cut = global_image(whole, list(restored.values()), job.globals, white)
+    except NoBreastError as error:
+        lost = [_problem(mass_id, job.image_path, error) for mass_id in boxes]
+        return _set_aside(problems + lost), patches, view
+    centres, patches = _patches(job, whole, restored, white)
+    return Findings(boxes, centres, cut.crop, cut.boxes, problems), patches, cut.pixels[None]
+
+
+def _patches(
+    job: ImageJob, image: np.ndarray, boxes: Mapping[str, Box], white: int
+) -> tuple[list[list[int]], np.ndarray]:
+    centres, patches = [], []
+    for mass_id, box in boxes.items():
+        generator = np.random.default_rng([job.seed, zlib.crc32(mass_id.encode())])  # the same in any order of work
+        side = round(job.patches.context * max(box.w, box.h))
+        for x, y in patch_centres(box, job.patches.centres, generator):
+            centres.append([int(x), int(y), patch_window(image.shape, (x, y), side).w])
+            patches.append(patch(image, (x, y), side, job.patches.size, white))
+    return centres, np.stack(patches)
+
+
+def _set_aside(problems: list[dict[str, str]]) -> Findings:
+    return Findings({}, [], None, [], problems)
+
+
+def _problem(mass_id: str, file: str, reason: object) -> dict[str, str]:
+    return problem(mass_id, STAGE, file, str(reason))
+
+
+def _inside(root: Path, relative: str) -> Path:
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ImageError(f"{path}: a link that leads out of the archive: put the file itself there")
+    return path
+
+
+def _find_boxes(job: ImageJob, image: np.ndarray) -> tuple[dict[str, Box], list[dict[str, str]]]:
+    """The box of each mass that has one within the image; problems of the others; notes on repaired masks."""
+    boxes, problems = {}, []
+    for mass in job.masses:
+        try:
+            box, note = (mass.box, "") if mass.box else _box_from_mask(job.root, mass, image)
+        except (ImageError, OSError) as error:
+            problems.append(_problem(mass.mass_id, mass.mask_path, error))
+            continue
+        if note:
+            problems.append(problem(mass.mass_id, NOTE, mass.mask_path, note))
+        if box.within(image.shape):
+            boxes[mass.mass_id] = box
+            continue
+        reason = f"{box} reaches outside of its image of {image.shape[1]} x {image.shape[0]} pixels"
+        problems.append(_problem(mass.mass_id, job.image_path, reason))
+    return boxes, problems
+
+
+def _box_from_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
+    """Box, and the note of `masks.read_mask`."""
+    mask_path, crop_path = (_inside(root, name) if name else None for name in (mass.mask_path, mass.crop_path))
+    mask, note = read_mask(mask_path, (image.shape[0], image.shape[1]), crop_path, image)
+    return box_of_mask(mask), note
+
+
+def _restore(image: np.ndarray, boxes: Mapping[str, Box], aspect: float | None) -> tuple[np.ndarray, dict[str, Box]]:
+    """Image and boxes with their original height / width; the squeezed side is stretched, so that no pixel is lost."""
+    if aspect is None:
+        return image, dict(boxes)
+    height, width = image.shape
+    wider, higher = max(1.0, height / aspect / width), max(1.0, width * aspect / height)
+    size = (round(width * wider), round(height * higher))
+    scaled = {}
+    for mass_id, box in boxes.items():
+        x, y = int(box.x * size[0] / width), int(box.y * size[1] / height)
+        right, bottom = -int(-box.right * size[0] // width), -int(-box.bottom * size[1] // height)
+        scaled[mass_id] = Box(x, y, right - x, bottom - y)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)), scaled

@@ -1,0 +1,299 @@
+"""Named checks of an archive: what each expects, what it found, and the ids behind it. Mends nothing, drops nothing.
+
+Knows the official tables, the case table, the problems table and, for near-duplicates, prepared images; knows no file
+format and no network.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mammo_lib.config import PAPER_COUNTS
+from mammo_lib.data.cases import CROP_PATH, NOTE
+from mammo_lib.data.cbis_ddsm import read_descriptions
+
+KINDS = ("mass", "calc")
+SUBSETS = ("train", "test")
+# Facts of the official tables (release of 2017): (set, subset) -> rows, images, patients, malignant rows.
+KNOWN_COUNTS = {
+    ("mass", "train"): (1318, 1231, 691, 637),
+    ("mass", "test"): (378, 361, 201, 147),
+    ("calc", "train"): (1546, 1227, 602, 544),
+    ("calc", "test"): (326, 284, 151, 129),
+}
+KNOWN_MIXED = 8  # mammograms of the mass set with a benign and a malignant mass
+KNOWN_DISAGREEING = 3  # its lesions that are benign in one view and malignant in the other
+KNOWN_SHARED = {("mass", "calc"): (13, 15), ("calc", "mass"): (18, 14)}  # train of, test of: patients, mammograms
+
+UNITS = {  # what may be counted, and the columns that name one
+    "rows": ["set", "image_id", "abnormality_id"],
+    "images": ["set", "image_id"],
+    "lesions": ["set", "patient_id", "left_or_right_breast", "abnormality_id"],
+    "breasts": ["patient_id", "left_or_right_breast"],
+    "patients": ["patient_id"],
+}
+_PAPER_RULES = {  # count, what of the mixed ones is added to it, in words
+    "mass images": [("total", 0, "all")],
+    "benign": [("benign", 0, "without a malignant row"), ("benign", 1, "with a benign row")],
+    "malignant": [("malignant", 0, "with a malignant row"), ("malignant", -1, "without a benign row")],
+    "patients": [("total", 0, "all")],
+}
+_NO_CALLBACK = "BENIGN_WITHOUT_CALLBACK"
+
+# Ours, bits of 255 that may differ. Measured on the global views of CBIS-DDSM: a view saved again as JPEG of quality 50
+# differs in at most 4, under a gamma of 1.4 in 20 (median); the closest views of two patients differ in 30.
+HASH_THRESHOLD = 24
+_HASH_IMAGE, _HASH_SIDE = 64, 16  # pixels of the reduced view; lowest frequencies kept in each direction
+_SHOWN = 10  # ours: pairs listed at least, so that the margin is seen
+PAIR_COLUMNS = ("image_a", "image_b", "split_a", "split_b", "distance", "mirrored", "near_duplicate")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check; `ok` says whether `found` is as `expected`, None where nothing is expected."""
+
+    name: str
+    expected: int | str | None
+    found: int | str
+    ok: bool | None
+    ids: tuple[str, ...] = ()
+    note: str = ""
+
+
+def check(
+    cases: pd.DataFrame, problems: pd.DataFrame, root: Path, official: bool, pairs: pd.DataFrame | None = None
+) -> list[Finding]:
+    """All checks of an archive at `root`, from its case table, problems table and official tables where it has them.
+
+    `official`: the archive is meant to be all of CBIS-DDSM, so that its known counts, and the paper's, are expected.
+    `pairs` is what `near_duplicates` found in the prepared images.
+    """
+    tables = descriptions(root)
+    findings = [_tables_there(tables)] if official else []
+    if tables:
+        every = pd.concat([table.assign(set=kind) for kind, table in tables.items()], ignore_index=True)
+        findings += _counts(every, official) + _labels(every, official) + _shared(every, official)
+        if official:
+            findings += paper_counts(counting_rules(every))
+        if "mass" in tables:
+            findings.append(_unaccounted(tables["mass"], cases, problems))
+    findings += [_missing_files(cases, root), *_problems(problems)]
+    return findings if pairs is None else [*findings, _near_duplicates(pairs)]
+
+
+def to_frame(findings: Iterable[Finding]) -> pd.DataFrame:
+    """One row a finding, for people: `verdict` in words, `ids` joined."""
+    verdicts = {True: "as expected", False: "differs", None: "noted"}
+    rows = [asdict(finding) | {"verdict": verdicts[finding.ok], "ids": ", ".join(finding.ids)} for finding in findings]
+    return pd.DataFrame(rows, columns=["name", "expected", "found", "verdict", "ids", "note"], dtype=object)
+
+
+def descriptions(root: Path) -> dict[str, pd.DataFrame]:
+    """The official tables in `root`/csv or `root`, read by `read_descriptions`; a set without is left out."""
+    found = {}
+    for kind in KINDS:
+        names = [f"{kind}_case_description_{subset}_set.csv" for subset in SUBSETS]
+        paths = [path for name in names for path in (root / "csv" / name, root / name) if path.is_file()]
+        if paths:
+            found[kind] = read_descriptions(paths)
+    return found
+
+
+def counting_rules(every: pd.DataFrame) -> pd.DataFrame:
+    """Every count that a sentence like "1590 mass images, 845 benign, 745 malignant, 1249 patients" may mean.
+
+    `every`: official rows with a column `set` (mass or calc). One row a rule: `tables`, `subset`, `callbacks` (with or
+    without BENIGN_WITHOUT_CALLBACK), `unit`; then `total`, `benign` (no malignant row), `malignant` (any), `mixed`
+    (both kinds of row).
+    """
+    rows = []
+    subsets = {"train + test": SUBSETS, **{name: (name,) for name in SUBSETS}}
+    sets = {"mass": ("mass",), "calc": ("calc",), "mass + calc": ("mass", "calc")}
+    for (set_name, kinds), (subset, parts), callbacks in product(sets.items(), subsets.items(), ("with", "without")):
+        chosen = every[every["set"].isin(kinds) & every["official_split"].isin(parts)]
+        if callbacks == "without":
+            chosen = chosen[chosen["pathology"] != _NO_CALLBACK]
+        for unit, columns in UNITS.items():
+            label = chosen.groupby(columns)["label"]
+            total, malignant, mixed = label.ngroups, int(label.max().sum()), int((label.nunique() > 1).sum())
+            rows.append((set_name, subset, callbacks, unit, total, total - malignant, malignant, mixed))
+    columns = ["tables", "subset", "callbacks", "unit", "total", "benign", "malignant", "mixed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def paper_counts(rules: pd.DataFrame) -> list[Finding]:
+    """Each number of section 2.1 against every rule: the rules that give it or, where none does, the closest one."""
+    findings = []
+    for name, expected in PAPER_COUNTS.items():
+        relevant = rules[(rules["unit"] == "patients") == (name == "patients")]
+        tried = [
+            relevant.assign(number=relevant[column] + sign * relevant["mixed"], counted=counted)
+            for column, sign, counted in _PAPER_RULES[name]
+        ]
+        findings.append(_paper_count(name, expected, pd.concat(tried)))
+    return findings
+
+
+def _paper_count(name: str, expected: int, tried: pd.DataFrame) -> Finding:
+    exact = tried[tried["number"] == expected]
+    if len(exact):
+        note = f"found by counting {'; '.join(_rule(record) for record in exact.to_dict('records'))}"
+        return Finding(f"paper: {name}", expected, expected, True, note=note)
+    # The closest must be close in meaning: among mass tables alone, unless the number counts patients.
+    alike = tried[(tried["tables"] == "mass") | (name == "patients")]
+    record = alike.iloc[int((alike["number"] - expected).abs().argmin())].to_dict()
+    note = f"none of {len(tried)} rules gives it; the closest counts {_rule(record)}"
+    return Finding(f"paper: {name}", expected, record["number"], False, note=note)
+
+
+def _rule(record: Mapping[Any, Any]) -> str:
+    callbacks = f", without {_NO_CALLBACK}" if record["callbacks"] == "without" else ""
+    return f"{record['unit']} of the {record['tables']} set ({record['subset']}{callbacks}), {record['counted']}"
+
+
+def _tables_there(tables: dict[str, pd.DataFrame]) -> Finding:
+    names = {f"{kind}_case_description_{subset}_set.csv" for kind, subset in product(KINDS, SUBSETS)}
+    there = {name for table in tables.values() for name in table["csv"]}
+    missing = tuple(sorted(names - there))
+    return Finding("official tables", len(names), len(there), not missing, missing)
+
+
+def _rows(every: pd.DataFrame, kind: str, subset: str) -> pd.DataFrame:
+    return every[(every["set"] == kind) & (every["official_split"] == subset)]
+
+
+def _counts(every: pd.DataFrame, official: bool) -> list[Finding]:
+    """Rows, images, patients and malignant rows of each set and subset."""
+    findings = []
+    for (kind, subset), known in KNOWN_COUNTS.items():
+        rows = _rows(every, kind, subset)
+        counts = (len(rows), rows["image_id"].nunique(), rows["patient_id"].nunique(), int(rows["label"].sum()))
+        for what, number, count in zip(("rows", "images", "patients", "malignant rows"), known, counts, strict=True):
+            findings.append(_expecting(f"{kind}, {subset}: {what}", number if official else None, count))
+    return findings
+
+
+def _labels(every: pd.DataFrame, official: bool) -> list[Finding]:
+    """Images and lesions of the mass set that are benign and malignant at once."""
+    masses = every[every["set"] == "mass"].assign(
+        lesion=lambda table: table[["patient_id", "left_or_right_breast", "abnormality_id"]].agg("_".join, axis=1)
+    )
+    if masses.empty:
+        return []
+    found = {}
+    for column in ("image_id", "lesion"):
+        labels = masses.groupby(column)["label"].nunique()
+        found[column] = tuple(sorted(labels.index[labels > 1]))
+    mixed, disagreeing = found["image_id"], found["lesion"]
+    known = (KNOWN_MIXED, KNOWN_DISAGREEING) if official else (None, None)
+    exchanged = "where two lesions of a breast disagree the opposite way, one view may number them the other way round"
+    return [
+        _expecting("images with benign and malignant masses", known[0], len(mixed), mixed, "G takes them as malignant"),
+        _expecting("lesions whose views disagree in label", known[1], len(disagreeing), disagreeing, exchanged),
+    ]
+
+
+def _shared(every: pd.DataFrame, official: bool) -> list[Finding]:
+    """Patients and mammograms (by patient, side and view: the UIDs differ) on both sides of train and test."""
+    findings = []
+    for train_set, test_set in product(KINDS, repeat=2):
+        train, test = _rows(every, train_set, "train"), _rows(every, test_set, "test")
+        known = KNOWN_SHARED.get((train_set, test_set), (0, 0))
+        for what, column, number in zip(("patients", "mammograms"), ("patient_id", "image_id"), known, strict=True):
+            ids = tuple(sorted(set(train[column]) & set(test[column])))
+            name = f"{what} in {train_set} train and {test_set} test"
+            inside = train_set == test_set  # one set's own split must part its patients in any archive
+            findings.append(_expecting(name, number if official or inside else None, len(ids), ids))
+    return findings
+
+
+def _unaccounted(masses: pd.DataFrame, cases: pd.DataFrame, problems: pd.DataFrame) -> Finding:
+    """Masses of the tables that are neither a case nor listed as set aside, and cases that no table knows."""
+    wanted = set(masses["image_id"] + "_" + masses["abnormality_id"])
+    listed = set(problems.loc[problems["stage"] != NOTE, "id"])
+    ids = tuple(sorted((wanted - set(cases["mass_id"]) - listed) | (set(cases["mass_id"]) - wanted)))
+    return _expecting("masses of the tables neither used nor listed as set aside, or unknown to them", 0, len(ids), ids)
+
+
+def _missing_files(cases: pd.DataFrame, root: Path) -> Finding:
+    columns = [name for name in ("image_path", "mask_path", CROP_PATH) if name in cases]
+    named = set(cases[columns].to_numpy().ravel()) - {""}
+    missing = tuple(sorted(name for name in named if not (root / name).is_file()))
+    return _expecting("files of the case table that are not on disk", 0, len(missing), missing)
+
+
+def _problems(problems: pd.DataFrame) -> list[Finding]:
+    """One finding for each kind of reason: what was set aside (nothing should be), and what was only noted."""
+    if problems.empty:
+        return [Finding("set aside", 0, 0, True)]
+    kinds = problems["reason"].str.replace(
+        r"\S*[\d/]\S*", "…", regex=True
+    )  # files and numbers out: alike ones together
+    findings = []
+    for (noted, kind), rows in problems.groupby([problems["stage"] == NOTE, kinds]):
+        ids, name = tuple(rows["id"]), f"{'noted' if noted else 'set aside'}: {kind}"
+        example = f"for instance: {rows['reason'].iloc[0]}" if "…" in name else ""
+        findings.append(_expecting(name, None if noted else 0, len(ids), ids, example))
+    return findings
+
+
+def _expecting(name: str, expected: int | None, found: int, ids: tuple[str, ...] = (), note: str = "") -> Finding:
+    return Finding(name, expected, found, None if expected is None else found == expected, ids, note)
+
+
+def near_duplicates(globals_: pd.DataFrame, images: npt.NDArray[np.uint8]) -> pd.DataFrame:
+    """Pairs of images of different patients, by how alike they are to a perceptual hash; the closest first.
+
+    `images` uint8 (N, S, S), row i that of `globals_`. Every pair up to HASH_THRESHOLD is listed (`near_duplicate`),
+    and the closest ten in any case. `distance`, in bits of 255, is to the image or its mirror image, the smaller.
+    """
+    straight = np.array([_hash(image) for image in images], np.float32)
+    flipped = np.array([_hash(image[:, ::-1]) for image in images], np.float32)
+    distances = np.stack([_differing_bits(straight, straight), _differing_bits(straight, flipped)])
+    patients = globals_["patient_id"].to_numpy()
+    first, second = np.nonzero(np.triu(patients[:, None] != patients[None, :]))
+    distance = distances[:, first, second].min(axis=0)
+    order = np.argsort(distance, kind="stable")
+    order = order[: max(_SHOWN, int((distance <= HASH_THRESHOLD).sum()))]
+    first, second, distance = first[order], second[order], distance[order]
+    ids, splits = globals_["image_id"].to_numpy(), globals_["official_split"].astype(object).fillna("").to_numpy()
+    mirrored = distances[1, first, second] < distances[0, first, second]
+    columns = (ids[first], ids[second], splits[first], splits[second], distance, mirrored, distance <= HASH_THRESHOLD)
+    return pd.DataFrame(dict(zip(PAIR_COLUMNS, columns, strict=True)))
+
+
+def _hash(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """255 bits: which low frequencies of the view, the mean left out, are above their median."""
+    small = cv2.resize(image, (_HASH_IMAGE, _HASH_IMAGE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()[1:]
+    return np.asarray(low > np.median(low))
+
+
+def _differing_bits(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """(N, M) Hamming distances of two sets of hashes, float32 (N, 255) of zeros and ones: exact in float32."""
+    return (one.sum(axis=1)[:, None] + other.sum(axis=1)[None, :] - 2 * one @ other.T).astype(np.int64)
+
+
+def _near_duplicates(pairs: pd.DataFrame) -> Finding:
+    across = pairs["split_a"].ne(pairs["split_b"]) | pairs["split_a"].eq("")
+    found = pairs[pairs["near_duplicate"] & across]
+    ids = tuple(f"{row.image_a} ~ {row.image_b} ({row.distance})" for row in found.itertuples())
+    closest = int(pairs["distance"].min()) if len(pairs) else "none"
+    note = (
+        f"at most {HASH_THRESHOLD} of 255 hash bits differ; closest pair of different patients: {closest}; "
+        f"{int(pairs['near_duplicate'].sum())} near-duplicates in all"
+    )
+    return _expecting(
+        "near-duplicates of different patients, across train and test where there is an official split",
+        0,
+        len(ids),
+        ids,
+        note,
+    )

@@ -1,0 +1,153 @@
+"""A table that may be is read back as it was; each thing that may not be is named by file, row and column."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo_lib.data import cases
+
+ROW = {
+    "mass_id": "P_1_LEFT_CC_1",
+    "image_id": "P_1_LEFT_CC",
+    "patient_id": "P_1",
+    "side": "LEFT",
+    "view": "CC",
+    "label": 1,
+    "pathology": "MALIGNANT",
+    "official_split": "train",
+    "assessment": "4",
+    "density": "N/A",
+    "subtlety": "",
+    "shape": "OVAL",
+    "margins": "N/A",
+    "image_path": "Bilder/Größe 1.png",
+    "mask_path": "",
+    "box_x": 0,
+    "box_y": 7,
+    "box_w": 30,
+    "box_h": 1,
+    "source": "own",
+}
+MASKED = {"mass_id": "P_1_LEFT_CC_2", "mask_path": "m.png", "box_x": None, "box_y": None, "box_w": None, "box_h": None}
+
+
+def frame_of(*changes: dict) -> pd.DataFrame:
+    return pd.DataFrame([{**ROW, **change} for change in changes])
+
+
+def test_round_trip(tmp_path):
+    table = cases.table([ROW, {**ROW, **MASKED}], "here")
+    cases.write(table, tmp_path / "cases.csv")
+    read = cases.read(tmp_path / "cases.csv")
+    pd.testing.assert_frame_equal(read, table)
+    assert list(read.columns) == list(cases.COLUMNS)
+    assert read["label"].dtype == "int64"
+    assert read["box_w"].tolist() == [30, pd.NA]
+    assert read["density"].tolist() == ["N/A", "N/A"]  # text, not a missing value
+
+
+def test_extra_columns_stay_at_the_end():
+    table = cases.table([{"crop_path": "c.png", **ROW}], "here")
+    assert list(table.columns) == [*cases.COLUMNS, "crop_path"]
+
+
+def test_byte_order_mark_crlf_and_spaces_around_cells(tmp_path):
+    text = (
+        cases.table([ROW], "here")
+        .to_csv(index=False, lineterminator="\r\n")
+        .replace("P_1_LEFT_CC_1", " P_1_LEFT_CC_1 ")
+    )
+    (tmp_path / "cases.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert cases.read(tmp_path / "cases.csv")["mass_id"].tolist() == ["P_1_LEFT_CC_1"]
+
+
+def test_nothing_is_written_for_a_bad_table(tmp_path):
+    with pytest.raises(ValueError, match="label"):
+        cases.write(frame_of({"label": 2}), tmp_path / "cases.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([{"label": 2}], r"here: row 1 \(mass_id 'P_1_LEFT_CC_1'\): label '2' must be one of: 0, 1"),
+        ([{"label": None}], r"row 1 .*label '' must be one of"),
+        ([{"side": "left"}], r"side 'left' must be one of: LEFT, RIGHT"),
+        ([{"view": "LM"}], r"view 'LM' must be one of: CC, MLO"),
+        ([{"official_split": "validation"}], r"official_split 'validation' must be one of: train, test, blank"),
+        ([{}, {}], r"row 2 .*mass_id 'P_1_LEFT_CC_1' is there twice"),
+        ([{}, {"mass_id": "P_1_LEFT_CC_1 "}], r"row 2 .* is there twice"),
+        ([{"patient_id": " "}], r"patient_id '' is blank"),
+        ([{"image_path": ""}], r"image_path '' is blank"),
+        ([{"image_path": "/etc/passwd"}], r"image_path '/etc/passwd' must be relative"),
+        ([{"image_path": "a/../../b.png"}], r"image_path .* without \.\."),
+        ([{"mask_path": "C:\\masks\\a.png"}], r"mask_path .* must be relative"),
+        ([{"mask_path": "..\\a.png"}], r"mask_path .* must be relative"),
+        ([{"crop_path": "../a.png"}], r"crop_path .* must be relative"),
+        ([{"box_x": -1}], r"box_x '-1' must be a whole number of at least 0"),
+        ([{"box_w": 0}], r"box_w '0' must be a whole number of at least 1"),
+        ([{"box_h": 2.5}], r"box_h '2\.5' must be a whole number"),
+        ([{"box_y": None}], r"box_y '' must be a whole number"),
+        ([{"box_y": "seven"}], r"box_y 'seven' must be a whole number"),
+        ([{**MASKED, "mask_path": ""}], r"mask_path '' is blank, and so is the box"),
+        ([{}, {**MASKED, "patient_id": "P_2"}], r"row 2 .*patient_id 'P_2' differs from another row of the same image"),
+        ([{}, {**MASKED, "image_path": "b.png"}], r"row 2 .*image_path 'b\.png' differs"),
+        ([{}, {**MASKED, "official_split": "test"}], r"row 2 .*official_split 'test' differs"),
+    ],
+)
+def test_what_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        cases.check(frame_of(*changes), "here")
+
+
+@pytest.mark.parametrize("column", cases.COLUMNS)
+def test_every_column_is_asked_for(column):
+    with pytest.raises(ValueError, match=f"here: column {column} missing"):
+        cases.check(frame_of({}).drop(columns=column), "here")
+
+
+def test_an_empty_table():
+    with pytest.raises(ValueError, match="here: holds no mass"):
+        cases.check(frame_of(), "here")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a CSV table"),
+        ("mass_id\nGröße\n".encode("latin-1"), "is not UTF-8"),
+        ("mass_id\nx\n".encode("utf-16"), "is not UTF-8"),
+        (b"mass_id\n1,2,3\n1\n", "not a CSV table"),
+        (b'mass_id,side\n"a,b\n', "not a CSV table"),
+        (b"\x89PNG\r\n", "is not UTF-8"),
+    ],
+)
+def test_files_that_are_no_table(content, message, tmp_path):
+    (tmp_path / "cases.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        cases.read(tmp_path / "cases.csv")
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such table"):
+        cases.read(tmp_path / "cases.csv")
+
+
+def test_boxes_against_sizes():
+    table = cases.table([ROW, {**ROW, **MASKED}], "here")
+    cases.check_boxes(table, {"P_1_LEFT_CC": (8, 30)}, "here")  # the box ends on the last row and column
+    for size in [(7, 30), (8, 29)]:
+        with pytest.raises(ValueError, match=r"mass_id 'P_1_LEFT_CC_1': box_x 0, box_y 7, box_w 30, box_h 1 leaves"):
+            cases.check_boxes(table, {"P_1_LEFT_CC": size}, "here")
+
+
+def test_blank_boxes_in_every_guise():
+    for blank in (None, "", np.nan, pd.NA):
+        changes = {**MASKED, **dict.fromkeys(cases.BOX_COLUMNS, blank)}
+        assert cases.table([{**ROW, **changes}], "here")["box_x"].isna().all()
+
+
+def test_problems():
+    table = cases.problem_table([cases.problem("a", "scan", "b.dcm", "cut off")])
+    assert table.to_dict("records") == [{"id": "a", "stage": "scan", "file": "b.dcm", "reason": "cut off"}]
+    assert list(cases.problem_table([]).columns) == list(cases.PROBLEM_COLUMNS)
