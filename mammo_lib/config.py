@@ -104,7 +104,7 @@ class Evaluation:
 class PhantomArchive:
     """Size of the archive that `data/phantom.py` draws; every number is ours."""
 
-    patients: int = 40
+    patients: int = 32
     height: int = 800  # pixels; a CBIS-DDSM mammogram is about 4000 x 3000 (2.2)
     width: int = 600
     test_share: float = 0.3
@@ -206,8 +206,9 @@ _QUICK = Profile(
     patches=replace(_PAPER.patches, size=80),  # 75 is InceptionV3's least input
     globals=replace(_PAPER.globals, size=128),
     vgg_hidden=256,
-    patch_training=replace(PATCH_TRAINING, max_epochs=6),
-    global_training=replace(GLOBAL_TRAINING, max_epochs=4),
+    # As many steps as two cores can do in minutes; patience in proportion to the epochs.
+    patch_training=replace(PATCH_TRAINING, max_epochs=8, batch_size=16, plateau_patience=2, stop_patience=3),
+    global_training=replace(GLOBAL_TRAINING, max_epochs=6, plateau_patience=2, stop_patience=3),
     phantom=PhantomArchive(),
     demo=True,
 )

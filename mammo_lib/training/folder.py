@@ -1,0 +1,50 @@
+"""The folder of one training: the names of its files, and the claim of one process on it.
+
+Knows nothing of what the files hold.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LAST = "last.pt"  # state after the last finished epoch
+BEST = "best.pt"  # weights of the best epoch
+HISTORY = "history.csv"  # one row per finished epoch
+RECORD = "run.json"  # written last: the cell is done
+FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
+
+
+class FolderBusy(RuntimeError):
+    """Another process is writing to this folder."""
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold it for this process; FolderBusy when it is held already.
+
+    The claim is a lock of the operating system: it ends with the process, however that ends. What a killed process
+    left half-written is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".claim", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it") from None
+        for part in folder.glob(".*.part"):
+            part.unlink()
+        yield
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a live process holds `folder`."""
+    lock = folder / ".claim"
+    if not lock.exists():
+        return False
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,94 @@
+"""What a trained cell depends on, and what its run.json says.
+
+Knows neither how a cell is trained nor where its folder lies. Torch is imported only where a device is described.
+"""
+
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from mammo_lib import __version__, paths
+from mammo_lib.config import Profile
+from mammo_lib.training.experiments import Cell
+
+if TYPE_CHECKING:
+    from mammo_lib.training.schedule import History
+
+RECORDED_VERSIONS = ("torch", "torchvision", "numpy")
+
+
+def cell_settings(cell: Cell, profile: Profile, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that a cell's numbers depend on; `inputs` are hashes of what it reads (arrays, split, weights).
+
+    One dict for all: `paths.is_done(record, settings)` compares it, and checkpoints carry it as their config.
+    """
+    size = profile.patches.size if cell.stage == "P" else profile.globals.size
+    content = {
+        "cell": cell,
+        "size": size,
+        "training": profile.training(cell.stage),
+        "augmentation": profile.augmentation,
+        "cbam": profile.cbam,
+        "vgg_hidden": profile.vgg_hidden,
+        "inputs": dict(inputs),
+    }
+    plain: dict[str, Any] = paths.plain(content)
+    return plain
+
+
+def record(settings: Mapping[str, Any], history: "History", device: str, started: datetime) -> dict[str, Any]:
+    """Content of run.json: its `cell_settings`, and where, when and how fast they were trained until now.
+
+    `started`: when this process began, with its time zone (earlier attempts are in history.csv only). Peak memory,
+    bytes: of this process so far on a CPU, of torch's allocator on CUDA.
+    """
+    return {
+        "settings": settings,
+        "seed": settings["cell"]["seed"],
+        "commit": commit(),
+        "versions": {
+            "mammo_lib": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in RECORDED_VERSIONS},
+        },
+        "device": _device_name(device),
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "peak_memory_bytes": _peak_memory(device),
+        "images_per_second": round(history.images_per_second, 2),
+        "training_seconds": round(sum(row.seconds for row in history.epochs), 2),
+        "epochs": len(history.epochs),
+        "best_epoch": history.best.epoch,
+        "best_validation_accuracy": history.best.validation_accuracy,
+    }
+
+
+def commit() -> str:
+    """Commit of the checkout, "-dirty" behind it when files differ from it; "" where there is no git or no checkout."""
+    command = ["git", "-C", str(paths.repository()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _peak_memory(device: str) -> int:
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB

@@ -1,0 +1,343 @@
+"""One training: against a plain loop, killed and resumed, interrupted, repeated, fed with bad input."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training as tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from mammo_lib import config
+from mammo_lib.training import checkpoint, loop, step
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A training that was never stopped."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    torch.set_num_threads(1)
+    return place, tiny.train(place)
+
+
+# ----------------------------------------------------------------------------- what is computed
+
+
+def plain_input(images):
+    """numpy: grey in 0..1, three times, each minus its mean over its standard deviation."""
+    grey = images[:, None].astype(np.float32) / 255
+    mean, std = (np.array(x, np.float32)[None, :, None, None] for x in (config.NORMALISE_MEAN, config.NORMALISE_STD))
+    return torch.from_numpy((grey.repeat(3, 1) - mean) / std)
+
+
+def without_dropout(seed=0):
+    return nn.Sequential(*[layer for layer in tiny.network(seed) if not isinstance(layer, nn.Dropout)])
+
+
+@pytest.mark.parametrize("stage", ["P", "G"])
+def test_training_equals_a_plain_loop(tmp_path, stage):
+    """Whole-set batches, so that the order does not matter; Adam or SGD with momentum, cross entropy, eager."""
+    settings = replace(config.PROFILES["paper"].training(stage), batch_size=26, max_epochs=4, stop_patience=10)
+    images, labels, _, parts = tiny.data()
+    ours = without_dropout()
+    history = tiny.train(tmp_path, settings=settings, augmentation=tiny.UNCHANGED, network=ours)
+
+    plain = without_dropout()
+    optimiser = {
+        "P": torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False),
+        "G": torch.optim.SGD(plain.parameters(), lr=1e-2, momentum=0.9, foreach=False),
+    }[stage]
+    x, y = plain_input(images), torch.from_numpy(labels)
+    for row in history.epochs:
+        plain.train()
+        optimiser.zero_grad()
+        loss = nn.CrossEntropyLoss()(plain(x[parts["train"]]), y[parts["train"]])
+        loss.backward()
+        optimiser.step()
+        plain.eval()
+        with torch.no_grad():
+            output, truth = plain(x[parts["validation"]]), y[parts["validation"]]
+        assert row.train_loss == pytest.approx(loss.item(), rel=1e-4)
+        assert row.validation_loss == pytest.approx(nn.functional.cross_entropy(output, truth).item(), rel=1e-4)
+        assert row.validation_accuracy == pytest.approx((output.argmax(1) == truth).float().mean().item())
+        assert row.validation_auc == pytest.approx(roc_auc_score(truth, output.softmax(1)[:, 1]))
+    last = checkpoint.load(tmp_path / "last.pt")["network"]
+    for key, tensor in plain.state_dict().items():
+        torch.testing.assert_close(last[key], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_predict_equals_a_plain_loop():
+    images, _, _, _ = tiny.data()
+    network, indices = tiny.network(), np.array([5, 0, 33, 7, 7])
+    found = loop.predict(network, images, indices, batch_size=2)
+    network.eval()
+    with torch.no_grad():
+        expected = [float(network(plain_input(images[[i]])).softmax(1)[0, 1]) for i in indices]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert loop.predict(network, images, np.array([], int), batch_size=2).shape == (0,)
+
+
+def test_a_network_learns_sixteen_images_by_heart(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (16, 12, 12), dtype=np.uint8), rng.permutation(np.arange(16) % 2)
+    settings = replace(tiny.SETTINGS, learning_rate=1e-2, max_epochs=40, stop_patience=40, plateau_patience=40)
+    parts = {"train": np.arange(16), "validation": np.arange(16)}
+    history = tiny.train(
+        tmp_path, settings=settings, augmentation=tiny.UNCHANGED,
+        images=images, labels=labels, ids=[str(i) for i in range(16)], parts=parts,
+    )  # fmt: skip
+    assert history.best.validation_accuracy == 1
+    assert history.epochs[0].validation_accuracy < 1
+
+
+def test_the_network_comes_back_with_the_best_weights(tmp_path):
+    network = tiny.network()
+    history = tiny.train(tmp_path, network=network)
+    kept = checkpoint.load(tmp_path / "best.pt", {"training": tiny.SETTINGS, "seed": 0})
+    assert kept["epoch"] == history.best.epoch == min(
+        history.epochs, key=lambda row: (-row.validation_accuracy, row.validation_loss)
+    ).epoch  # fmt: skip
+    assert set(kept) == {"config", "epoch", "network"}
+    images, labels, _, parts = tiny.data()
+    probability = loop.predict(network, images, parts["validation"], 8)
+    assert np.mean((probability > 0.5) == labels[parts["validation"]]) == history.best.validation_accuracy
+
+
+def test_every_epoch_shows_every_image_once_in_another_order(tmp_path):
+    """17 constant images in batches of 8: the last one joins the second batch. Grey values tell the images apart."""
+    images = np.repeat(np.arange(20, dtype=np.uint8) * 10, 144).reshape(20, 12, 12)
+    seen, network = [], tiny.network()
+
+    def note(module, arguments):
+        if module.training:
+            grey = arguments[0][:, 0, 0, 0] * config.NORMALISE_STD[0] + config.NORMALISE_MEAN[0]
+            seen.append((grey * 25.5).round().int().tolist())
+
+    network.register_forward_pre_hook(note)
+    tiny.train(
+        tmp_path, network=network, images=images, labels=np.arange(20) % 2, ids=list(map(str, range(20))),
+        parts={"train": np.arange(17), "validation": np.arange(17, 20)}, settings=replace(tiny.SETTINGS, max_epochs=3),
+    )  # fmt: skip
+    assert [len(batch) for batch in seen] == [8, 9] * 3
+    orders = [seen[i] + seen[i + 1] for i in (0, 2, 4)]
+    assert all(sorted(order) == list(range(17)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@given(count=st.integers(2, 200), size=st.integers(1, 40))
+def test_batches_hold_everything_once_and_never_one_alone(count, size):
+    batches = loop.split_batches(np.arange(count), size)
+    assert np.concatenate(batches).tolist() == list(range(count))
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert len(batches[-1]) <= size + 1
+    assert size == 1 or len(batches[-1]) > 1
+
+
+def test_bf16_and_fp32_reach_the_same_result_within_the_spread_of_seeds(tmp_path):
+    def final_losses(precision):
+        return np.array(
+            [
+                tiny.train(tmp_path / f"{precision}{seed}", seed=seed, precision=precision).epochs[-1].validation_loss
+                for seed in range(4)
+            ]
+        )
+
+    fp32, bf16 = final_losses("fp32"), final_losses("bf16")
+    assert not np.array_equal(fp32, bf16)  # it is another arithmetic
+    assert np.abs(fp32 - bf16).max() < fp32.max() - fp32.min()
+
+
+def test_a_memory_map_is_as_good_as_an_array(tmp_path, undisturbed):
+    images, *_ = tiny.data()
+    np.save(tmp_path / "images.npy", images)
+    tiny.train(tmp_path / "run", images=np.load(tmp_path / "images.npy", mmap_mode="r"))
+    tiny.assert_same_training(tmp_path / "run", undisturbed[0])
+
+
+# ----------------------------------------------------------------------------- the same again
+
+
+def test_the_same_seed_twice_is_identical_and_another_differs(tmp_path, undisturbed):
+    torch.manual_seed(99)  # what was drawn before must not matter
+    np.random.seed(99)  # noqa: NPY002
+    tiny.train(tmp_path / "same")
+    tiny.assert_same_training(tmp_path / "same", undisturbed[0])
+    other = tiny.train(tmp_path / "other", seed=1, network=tiny.network(0))  # same initial weights
+    assert other.epochs[0].train_loss != undisturbed[1].epochs[0].train_loss
+
+
+def test_a_training_leaves_the_callers_random_numbers_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.LazyLinear(2))
+    network(torch.zeros(1, 3, 12, 12))
+    torch.manual_seed(5)
+    tiny.train(tmp_path, network=network, settings=replace(tiny.SETTINGS, max_epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path):
+    """SIGKILL at random moments, before each kind of rename, and inside the writes of checkpoints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", tiny.__file__, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    at_random, kills = (int(word) for word in done.stdout.split())  # those that hit
+    assert at_random >= 1
+    assert kills == 12
+    for place in ("random", "renames", "writes"):
+        tiny.assert_same_training(tmp_path / place, tmp_path / "undisturbed")
+        assert not list((tmp_path / place).glob(".*.part"))
+
+
+def test_an_interrupt_leaves_a_state_to_go_on_from(tmp_path, undisturbed):
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if line.startswith("epoch 3/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path, progress=interrupt)
+    assert "interrupted in epoch 4" in lines[-1]
+    assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 3
+    tiny.train(tmp_path)
+    tiny.assert_same_training(tmp_path, undisturbed[0])
+
+
+def test_a_damaged_last_state_costs_one_epoch(tmp_path, undisturbed):
+    tiny.train(tmp_path)
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:-200])
+    lines = []
+    with pytest.warns(UserWarning, match=r"last\.pt: damaged .*last\.previous\.pt"):
+        tiny.train(tmp_path, progress=lines.append)
+    assert len(lines) == 1
+    tiny.assert_same_training(tmp_path, undisturbed[0])
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path):
+    first = tiny.train(tmp_path)
+    lines, network = [], tiny.network(3)
+    assert tiny.train(tmp_path, progress=lines.append, network=network) == first
+    assert lines == []
+    for key, tensor in checkpoint.load(tmp_path / "best.pt")["network"].items():
+        assert torch.equal(network.state_dict()[key], tensor)
+
+
+def test_another_config_does_not_go_on_from_a_checkpoint(tmp_path):
+    tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=1))
+    with pytest.raises(checkpoint.CheckpointMismatch, match=r"training\.max_epochs: was 1, is 8"):
+        tiny.train(tmp_path)
+
+
+def test_best_weights_of_another_history_are_not_taken(tmp_path):
+    tiny.train(tmp_path)
+    state = checkpoint.load(tmp_path / "best.pt")
+    last = checkpoint.load(tmp_path / "last.pt")
+    for row in last["epochs"]:
+        row["validation_accuracy"] = 0.0
+    last["epochs"][2]["validation_accuracy"] = 1.0
+    checkpoint.save(tmp_path / "last.pt", last)
+    checkpoint.save(tmp_path / "best.pt", {**state, "epoch": 5}, keep_previous=False)
+    with pytest.raises(checkpoint.CheckpointDamaged, match=r"best\.pt is of epoch 5.*is 3"):
+        tiny.train(tmp_path)
+
+
+# ----------------------------------------------------------------------------- bad input
+
+
+class NanOnWhite(nn.Module):
+    """A white image has no finite feature."""
+
+    def forward(self, x):
+        white = x.flatten(1).amin(1) > 2
+        return torch.where(white[:, None, None, None], torch.nan, x)
+
+
+def test_a_loss_that_is_not_finite_names_its_images_and_keeps_the_last_good_state(tmp_path):
+    images, *_ = tiny.data()
+    images[3] = 255
+    network = nn.Sequential(NanOnWhite(), *tiny.network())
+    with pytest.raises(loop.TrainingDiverged, match=r"training loss is nan in epoch 1, step \d.*image3[,)]") as error:
+        tiny.train(tmp_path, network=network, images=images)
+    names = str(error.value).split("(images ")[1].split(")")[0].split(", ")
+    assert len(names) in (8, 2)  # a batch, not the whole set
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_validation_loss_that_is_not_finite_names_its_image(tmp_path):
+    images, *_ = tiny.data()
+    images[33] = 255
+    with pytest.raises(loop.TrainingDiverged, match=r"validation loss .* epoch 1 \(images image33\)"):
+        tiny.train(tmp_path, network=nn.Sequential(NanOnWhite(), *tiny.network()), images=images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": np.zeros((34, 12, 12), np.float32)}, "uint8"),
+        ({"images": np.zeros((34, 12, 10), np.uint8)}, "uint8 .N, S, S."),
+        ({"ids": ["a"]}, "34 images, 34 labels and 1 ids"),
+        ({"labels": np.full(34, 2)}, "labels must be 0 or 1"),
+        ({"parts": {"train": np.arange(5)}}, "'validation' has 0 images"),
+        ({"parts": {"train": [3], "validation": [1]}}, "'train' has 1 images: at least 2"),
+        ({"parts": {"train": [3, 34], "validation": [1]}}, "outside the 34 images"),
+        ({"settings": replace(tiny.SETTINGS, optimiser="lion")}, "unknown optimiser 'lion'"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+    ],
+)
+def test_input_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.train(tmp_path / "run", **changes)
+    assert not list(Path(tmp_path).glob("run/*.pt"))
+
+
+def test_one_class_in_validation_has_no_auc(tmp_path):
+    _, labels, _, parts = tiny.data()
+    parts = {"train": parts["train"], "validation": np.flatnonzero(labels)[-4:]}
+    history = tiny.train(tmp_path, parts=parts, settings=replace(tiny.SETTINGS, max_epochs=1))
+    assert np.isnan(history.epochs[0].validation_auc)
+
+
+# ----------------------------------------------------------------------------- CUDA
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+@pytest.mark.parametrize("stage", ["P", "G"])
+def test_captured_training_equals_eager_training(tmp_path, stage, monkeypatch):
+    """With a ragged last batch, a falling learning rate and a resume; float32, without dropout."""
+    settings = replace(config.PROFILES["paper"].training(stage), batch_size=8, max_epochs=8, plateau_patience=2)
+    short = replace(settings, max_epochs=8)
+
+    def run(place, **changes):
+        return tiny.train(place, settings=short, network=without_dropout(), device="cuda", precision="fp32", **changes)
+
+    def stop(line):
+        if line.startswith("epoch 4/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "captured", progress=stop)
+    captured = run(tmp_path / "captured")
+    monkeypatch.setattr(step, "capture", lambda eager, *rest: eager)
+    eager = run(tmp_path / "eager")
+    for one, other in zip(captured.epochs, eager.epochs, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-2)
+        assert one.learning_rate == pytest.approx(other.learning_rate)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="streaming to a GPU needs one")
+def test_streamed_images_give_what_resident_ones_give(monkeypatch):
+    images, *_ = tiny.data()
+    resident = step.make_fetch(images, torch.device("cuda"))(np.array([3, 1]))
+    monkeypatch.setattr(step, "RESIDENT_SHARE", 0.0)
+    assert torch.equal(step.make_fetch(images, torch.device("cuda"))(np.array([3, 1])), resident)
