@@ -1,0 +1,1 @@
+"""Evaluation: stored predictions and printed tables in, numbers, intervals, tables and figures out."""

@@ -1,0 +1,132 @@
+"""How easily would a test set explain this many printed rows by chance?
+
+Null model (ours): the rows have nothing to do with any common test set. The last `digits` decimals of sensitivity and
+specificity are random, each value equally likely, and the accuracy follows from a share of malignant cases that the row
+itself allows, so that the null is given the table's own level and class balance and differs in its fine digits only.
+Two answers: `tail_bound`, exact and above the true probability, and `simulate`, which repeats the whole search.
+Knows printed rows only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib.evaluation import audit
+
+DIGITS = 2  # of four: values within 0.01 of the printed ones, wide beside 1/P and narrow beside the table's spread
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Tables drawn from the null: `best` (simulations,) is the number of rows that the best (P, N) explains in each."""
+
+    observed: int
+    best: np.ndarray
+    p: float  # share of null tables at least as well explained, one added to count and total
+
+
+def _ending(text: str, ending: int, digits: int) -> str:
+    """`text` with its last decimals replaced by `ending`."""
+    percent = "%" if text.strip().endswith("%") else ""
+    bare = text.strip().rstrip("%").rstrip()
+    return f"{bare[: len(bare) - digits]}{ending:0{digits}d}{percent}"
+
+
+def _random_digits(row: audit.PrintedRow, digits: int) -> int:
+    """At most `digits`, and never all decimals of a number."""
+    decimals = [len(getattr(row, field).rstrip("% ").partition(".")[2]) for field in audit.FIELDS[:2]]
+    return max(1, min([digits, *(count - 1 for count in decimals)]))
+
+
+def fit_chance(row: audit.PrintedRow, malignant: int, benign: int, convention: str, digits: int = DIGITS) -> float:
+    """Probability under the null that (P, N) can print the row's sensitivity and specificity (accuracy not counted).
+
+    An upper bound of the probability that it explains the row. Counted over all endings, not simulated.
+    """
+    used = _random_digits(row, digits)
+    shares = []
+    for text, total in ((row.sensitivity, malignant), (row.specificity, benign)):
+        endings = [_ending(text, ending, used) for ending in range(10**used)]
+        ranges = [audit.counts_that_print(ending, np.array([total]), convention) for ending in endings]
+        shares.append(np.mean([low[0] <= high[0] for low, high in ranges]))
+    return float(np.prod(shares))
+
+
+def tail_bound(
+    rows: Sequence[audit.PrintedRow],
+    malignant: int,
+    benign: int,
+    convention: str = "either",
+    searched: int = 1,
+    digits: int = DIGITS,
+) -> float:
+    """Upper bound of the null probability that (P, N) explains as many rows as it does.
+
+    Rows are independent under the null, so the number explained is Poisson-binomial; `searched` is the number of test
+    sets tried (union bound): 1 for one named in advance, bound squared for the best of a complete search.
+    """
+    explained = sum(audit.explains(row, malignant, benign, convention) for row in rows)
+    distribution = np.ones(1)
+    for row in rows:
+        chance = fit_chance(row, malignant, benign, convention, digits)
+        distribution = np.convolve(distribution, [1 - chance, chance])
+    return float(min(1.0, distribution[explained:].sum() * searched))
+
+
+def simulate(
+    rows: Sequence[audit.PrintedRow],
+    bound: int = audit.BOUND,
+    convention: str = "either",
+    simulations: int = 199,
+    seed: int = 0,
+    digits: int = DIGITS,
+) -> Simulation:
+    """Repeat the complete search on tables drawn from the null; its p counts the search itself as part of the luck."""
+    generator = np.random.default_rng(seed)
+    observed = _most_explained(rows, bound, convention)
+    drawn = ([_drawn(row, generator, convention, digits) for row in rows] for _ in range(simulations))
+    best = np.array([_most_explained(table, bound, convention) for table in drawn])
+    return Simulation(observed, best, float((1 + (best >= observed).sum()) / (1 + simulations)))
+
+
+def _drawn(row: audit.PrintedRow, generator: np.random.Generator, convention: str, digits: int) -> audit.PrintedRow:
+    used = _random_digits(row, digits)
+    hit, clear = (_ending(text, int(generator.integers(10**used)), used) for text in (row.sensitivity, row.specificity))
+    allowed = audit.malignant_share(row, convention) or (Fraction(0), Fraction(1))
+    share = generator.uniform(float(allowed[0]), float(allowed[1]))
+    right = share * float(Fraction(*audit.parse(hit))) + (1 - share) * float(Fraction(*audit.parse(clear)))
+    decimals = len(row.accuracy.rstrip("% ").partition(".")[2])
+    percent = row.accuracy.strip().endswith("%")
+    text = f"{min(right, 1) * (100 if percent else 1):.{decimals}f}{'%' if percent else ''}"
+    return replace(row, sensitivity=hit, specificity=clear, accuracy=text)
+
+
+def _most_explained(rows: Sequence[audit.PrintedRow], bound: int, convention: str) -> int:
+    found = np.concatenate([audit.fits(row, bound, convention) for row in rows])
+    keys = found[:, 0] * (bound + 1) + found[:, 1]
+    return int(np.bincount(keys).max()) if len(keys) else 0
+
+
+def hypothesis_chances(
+    rows: Sequence[audit.PrintedRow], hypotheses: Sequence[audit.Hypothesis], convention: str = "either"
+) -> pd.DataFrame:
+    """One line per named test set: rows `explained`, and `chance`: the tail bound times the number of sets named.
+
+    Columns `hypothesis, malignant, benign, explained, rows, chance`.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "hypothesis": test.name,
+                "malignant": test.malignant,
+                "benign": test.benign,
+                "explained": sum(audit.explains(row, test.malignant, test.benign, convention) for row in rows),
+                "rows": len(rows),
+                "chance": tail_bound(rows, test.malignant, test.benign, convention, searched=len(hypotheses)),
+            }
+            for test in hypotheses
+        ]
+    )

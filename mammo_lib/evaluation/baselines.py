@@ -1,0 +1,80 @@
+"""What can be said without a network: prevalence, the radiologist's assessment, the radiologist's descriptors.
+
+Each baseline is a predictions table like a cell's (one row per mass, part "test"), so that the same tables take it.
+Knows the case table's columns; sees no pixel. Nothing is fitted on the cases it is tested on.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+
+LABELS = {
+    "prevalence": "Prevalence",
+    "birads": "Radiologist's BI-RADS assessment alone",
+    "descriptors": "Logistic regression on shape and margins",
+}
+# Ours: 0 (incomplete, needs work-up) is a recall, so it ranks above 3 (short-interval follow-up) and below 4 (biopsy);
+# work-up of it finds less cancer than of 4: 14 % against 39 % in Timmers et al. 2012, Eur Radiol 22:1717.
+ASSESSMENT_ORDER = (1, 2, 3, 0, 4, 5)
+DESCRIPTORS = ("shape", "margins")
+NOT_GIVEN = "NOT_GIVEN"  # a missing descriptor is a finding of its own: the category is left empty, no case is dropped
+
+
+def prevalence(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """The malignant share of the training masses, for every test mass. Its AUC is 0.5 by construction."""
+    return _predictions(test, pd.Series(train["label"].mean(), index=test.index))
+
+
+def birads(test: pd.DataFrame, order: Sequence[int] = ASSESSMENT_ORDER) -> pd.DataFrame:
+    """The assessment's place in `order`, from 0 to 1: a rank, not a probability (no Brier score or calibration of it).
+
+    At threshold 0.5 the upper half is called malignant: 0, 4 and 5, those who are called back. ValueError, naming the
+    masses, for an assessment that is not in `order`.
+    """
+    place = {assessment: rank / (len(order) - 1) for rank, assessment in enumerate(order)}
+    score = pd.to_numeric(test["assessment"], errors="coerce").map(place)
+    if score.isna().any():
+        row = test[score.isna()].iloc[0]
+        raise ValueError(
+            f"cases.csv: assessment of {int(score.isna().sum())} masses is not one of {sorted(order)} "
+            f"(first: {row['mass_id']}, {row['assessment']!r}); leave them out by name or correct them"
+        )
+    return _predictions(test, score)
+
+
+def descriptors(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """Logistic regression on the radiologist's words for shape and margins, fitted on `train` alone.
+
+    A compound such as IRREGULAR-ARCHITECTURAL_DISTORTION counts as each of its words. A word that training never saw
+    has no weight.
+    """
+    shared = set(train["patient_id"]) & set(test["patient_id"])
+    if shared:
+        raise ValueError(f"baseline: {len(shared)} patients are in train and test (first: {min(shared)})")
+    model = descriptor_model().fit(_words(train), train["label"])
+    return _predictions(test, pd.Series(model.predict_proba(_words(test))[:, 1], index=test.index))
+
+
+def descriptor_model() -> Pipeline:
+    """One indicator per word of `shape` and of `margins`, then scikit-learn's default logistic regression (ours)."""
+    indicators = [
+        (name, CountVectorizer(token_pattern=r"[^-]+", lowercase=False, binary=True), name) for name in DESCRIPTORS
+    ]
+    return make_pipeline(ColumnTransformer(indicators), LogisticRegression(max_iter=1000))
+
+
+def _words(cases: pd.DataFrame) -> pd.DataFrame:
+    return cases[list(DESCRIPTORS)].fillna("").astype(str).replace({"": NOT_GIVEN, "N/A": NOT_GIVEN, "nan": NOT_GIVEN})
+
+
+def _predictions(test: pd.DataFrame, probability: pd.Series) -> pd.DataFrame:
+    frame = test[["mass_id", "image_id", "patient_id", "label"]].copy()
+    frame.insert(0, "id", frame["mass_id"])
+    frame.insert(4, "part", "test")
+    if "side" in test:
+        frame["side"] = test["side"]
+    return frame.assign(probability=probability.astype(float)).reset_index(drop=True)

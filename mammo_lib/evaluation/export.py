@@ -1,0 +1,73 @@
+"""What a table is, and how it is written: CSV for programs, LaTeX (booktabs) and HTML for people.
+
+Knows frames and strings only; no metric, no data set. Caption and notes travel with the table in LaTeX and HTML.
+"""
+
+from dataclasses import dataclass
+from html import escape
+
+import pandas as pd
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    character: "\\" + character for character in "&%$#_{}"
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """`frame`: the numbers, for programs. `shown`: the same rows as printed strings, for people."""
+
+    frame: pd.DataFrame
+    caption: str
+    notes: tuple[str, ...]
+    shown: pd.DataFrame
+
+    def __str__(self) -> str:
+        """Caption and notes, a line each: what stands beside `shown` in a notebook."""
+        return "\n".join((self.caption, *self.notes))
+
+
+def text(column: pd.Series, form: str) -> pd.Series:
+    """Each value through `form`; "" for a missing one."""
+    return pd.Series(["" if pd.isna(value) else form.format(value) for value in column], index=column.index, dtype=str)
+
+
+def with_interval(value: pd.Series, low: pd.Series, high: pd.Series, form: str = "{:.3f}") -> pd.Series:
+    """Each row as `0.861 [0.832, 0.890]`; without brackets where there is no interval, "" where there is no value."""
+    bounds = " [" + text(low, form) + ", " + text(high, form) + "]"
+    return text(value, form) + bounds.where(low.notna() & high.notna(), "")
+
+
+def plain(frame: pd.DataFrame, form: str = "{:.3f}") -> pd.DataFrame:
+    """The frame as strings: floats through `form`, everything else as it is, missing values empty."""
+    return pd.DataFrame(
+        {name: text(column, form if pd.api.types.is_float_dtype(column) else "{}") for name, column in frame.items()}
+    )
+
+
+def to_csv(table: Table) -> str:
+    """The numbers in full; a missing one is an empty cell. The caption is not in it: a CSV holds data only."""
+    return table.frame.to_csv(index=False, lineterminator="\n")
+
+
+def to_latex(table: Table, label: str = "") -> str:
+    """A `table` environment for the packages booktabs and multirow, with caption and notes; text escaped."""
+    tabular = table.shown.map(escape_latex).rename(columns=escape_latex)
+    body = tabular.to_latex(index=False, escape=False, multicolumn_format="c").strip()
+    named = f"\\label{{{label}}}\n" if label else ""
+    notes = "\n".join(f"\\par\\footnotesize {escape_latex(note)}" for note in table.notes)
+    return f"\\begin{{table}}\n\\caption{{{escape_latex(table.caption)}}}\n{named}{body}\n{notes}\n\\end{{table}}\n"
+
+
+def escape_latex(value: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in value)
+
+
+def to_html(table: Table) -> str:
+    """A `figure` with the table, its caption and its notes; text escaped, no style and no script."""
+    body = table.shown.to_html(index=False, border=0, escape=True, justify="left", classes="numbers")
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return (
+        f'<figure class="table">\n<figcaption>{escape(table.caption)}</figcaption>\n{body}\n'
+        f'<ul class="notes">{notes}</ul>\n</figure>\n'
+    )

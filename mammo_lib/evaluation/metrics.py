@@ -1,0 +1,250 @@
+"""Scores in, numbers out: what one set of labels and malignancy scores amounts to.
+
+Knows no file, no network and no table; `aggregate` knows the column names of a predictions table. Throughout, `label`
+is int (n,) with 1 = malignant (the positive class, section 3.1 of the paper) and `probability` is float (n,) of
+malignancy. A number that does not exist for the cases given (the AUC of one class) raises `Undefined`; a nan is never
+returned.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
+
+UNITS = ("patch", "mass", "image", "breast", "patient")
+CALIBRATION_BINS = 10  # equal-width bins of the calibration curve, the usual number (Naeini et al. 2015)
+
+
+class Undefined(ValueError):
+    """The number asked for does not exist for these cases; the message says why."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Confusion matrix at one threshold. Rates raise Undefined where their class has no case."""
+
+    true_positive: int
+    false_negative: int
+    true_negative: int
+    false_positive: int
+
+    @property
+    def malignant(self) -> int:
+        return self.true_positive + self.false_negative
+
+    @property
+    def benign(self) -> int:
+        return self.true_negative + self.false_positive
+
+    @property
+    def sensitivity(self) -> float:
+        return _share(self.true_positive, self.malignant, "sensitivity: no malignant case")
+
+    @property
+    def specificity(self) -> float:
+        return _share(self.true_negative, self.benign, "specificity: no benign case")
+
+    @property
+    def accuracy(self) -> float:
+        return _share(self.true_positive + self.true_negative, self.malignant + self.benign, "accuracy: no case")
+
+
+def _share(part: int, whole: int, reason: str) -> float:
+    if whole == 0:
+        raise Undefined(reason)
+    return part / whole
+
+
+def checked(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Label as bool and probability as float64, both (n,); ValueError for other shapes, labels or a nan."""
+    labels, scores = np.asarray(label), np.asarray(probability, dtype=float)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(
+            f"label {labels.shape} and probability {scores.shape} must be one-dimensional and equally long"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"label holds {np.setdiff1d(labels, (0, 1))[:3].tolist()}: only 0 and 1 (malignant) are known")
+    if np.isnan(scores).any():
+        raise ValueError(f"probability holds {int(np.isnan(scores).sum())} nan")
+    return labels.astype(bool), scores
+
+
+def counts(label: ArrayLike, probability: ArrayLike, threshold: float) -> Counts:
+    """Confusion matrix when `probability >= threshold` is called malignant."""
+    malignant, scores = checked(label, probability)
+    called = scores >= threshold
+    return Counts(
+        true_positive=int((malignant & called).sum()),
+        false_negative=int((malignant & ~called).sum()),
+        true_negative=int((~malignant & ~called).sum()),
+        false_positive=int((~malignant & called).sum()),
+    )
+
+
+def auc(label: ArrayLike, probability: ArrayLike) -> float:
+    """Area under the ROC curve: share of (malignant, benign) pairs ranked rightly, ties one half (Mann-Whitney)."""
+    malignant, scores = _two_classes(label, probability, "AUC")
+    positives, negatives = int(malignant.sum()), int((~malignant).sum())
+    rank_sum = float(rankdata(scores)[malignant].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def average_precision(label: ArrayLike, probability: ArrayLike) -> float:
+    """Sum of precision at each threshold times the recall it adds (no interpolation); by chance, prevalence."""
+    malignant, scores = checked(label, probability)
+    if not malignant.any():
+        raise Undefined("average precision: no malignant case")
+    return float(average_precision_score(malignant, scores))
+
+
+def brier(label: ArrayLike, probability: ArrayLike) -> float:
+    """Mean squared distance of probability and label: 0 is perfect, 0.25 is a constant 0.5."""
+    malignant, scores = _some(label, probability, "Brier score")
+    return float(np.mean((scores - malignant) ** 2))
+
+
+def calibration_curve(label: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
+    """Predicted against found: one row per bin of [0, 1] that holds a case; the last bin includes 1.
+
+    Columns `low, high` (edges), `cases`, `mean_probability`, `malignant_share`. Bins have equal width.
+    """
+    malignant, scores = _some(label, probability, "calibration curve")
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError(f"probability runs from {scores.min():g} to {scores.max():g}: calibration needs [0, 1]")
+    edges = np.linspace(0, 1, bins + 1)
+    number = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
+    frame = pd.DataFrame({"bin": number, "probability": scores, "malignant": malignant})
+    curve = frame.groupby("bin").agg(
+        cases=("malignant", "size"), mean_probability=("probability", "mean"), malignant_share=("malignant", "mean")
+    )
+    curve.insert(0, "low", edges[curve.index])
+    curve.insert(1, "high", edges[curve.index + 1])
+    return curve.reset_index(drop=True)
+
+
+def expected_calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
+    """Mean over cases of |mean probability - malignant share| of the case's bin (`calibration_curve`), in [0, 1].
+
+    That is sum_b (n_b / n) |p_b - y_b| over equal-width bins of the probability of malignancy (Naeini et al. 2015, for
+    the positive class). It depends on the bins: state them.
+    """
+    curve = calibration_curve(label, probability, bins)
+    gap = (curve["mean_probability"] - curve["malignant_share"]).abs()
+    return float(np.average(gap, weights=curve["cases"]))
+
+
+def youden_threshold(label: ArrayLike, probability: ArrayLike) -> float:
+    """The observed score that maximises sensitivity + specificity - 1; of equals the lowest, the more sensitive (ours).
+
+    Choose it on validation and apply it to test.
+    """
+    thresholds, found, cleared = _operating_points(label, probability, "Youden threshold")
+    malignant, benign = int(found[0]), int(np.size(label) - found[0])  # the lowest score finds every malignant case
+    return float(thresholds[np.argmax(found * benign + cleared * malignant)])  # in integers, so that ties are exact
+
+
+def threshold_at_specificity(label: ArrayLike, probability: ArrayLike, specificity: float) -> float:
+    """Lowest threshold at which at least `specificity` of the benign cases are called benign.
+
+    An observed score, or the next float above the highest one when no observed score does it. Choose it on validation.
+    """
+    thresholds, found, cleared = _operating_points(label, probability, "threshold at fixed specificity")
+    enough = np.flatnonzero(cleared / (np.size(label) - found[0]) >= specificity)
+    return float(thresholds[enough[0]] if len(enough) else np.nextafter(thresholds[-1], np.inf))
+
+
+def sensitivity_at_specificity(label: ArrayLike, probability: ArrayLike, specificity: float) -> float:
+    """Sensitivity at `threshold_at_specificity` of these same cases (a point of their own ROC curve)."""
+    return counts(label, probability, threshold_at_specificity(label, probability, specificity)).sensitivity
+
+
+def _operating_points(
+    label: ArrayLike, probability: ArrayLike, what: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Each observed score, ascending, with the true positives and true negatives when it is the threshold."""
+    malignant, scores = _two_classes(label, probability, what)
+    thresholds = np.unique(scores)
+    missed = np.searchsorted(np.sort(scores[malignant]), thresholds, side="left")
+    cleared = np.searchsorted(np.sort(scores[~malignant]), thresholds, side="left")
+    return thresholds, malignant.sum() - missed, cleared
+
+
+def _some(label: ArrayLike, probability: ArrayLike, what: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    malignant, scores = checked(label, probability)
+    if not len(malignant):
+        raise Undefined(f"{what}: no case")
+    return malignant, scores
+
+
+def _two_classes(label: ArrayLike, probability: ArrayLike, what: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    malignant, scores = checked(label, probability)
+    if malignant.all() or not malignant.any():
+        raise Undefined(f"{what}: {len(malignant)} cases, all of one class")
+    return malignant, scores
+
+
+def aggregate(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Predictions per patch, mass, image, breast or patient; a unit is malignant if any of its cases is.
+
+    A mass is the mean of its patches; an image the highest of its masses (what an image is judged by); a breast the
+    mean of its views; a patient the higher of her breasts (all but the first are ours). Predictions without `mass_id`
+    are images already. Never crosses `part`.
+
+    Returns columns `id, patient_id, part, label, probability, cases` (rows that went in), sorted by part and id.
+    ValueError for an unknown unit or one finer than the predictions.
+    """
+    _check_unit(predictions, unit)
+    frame = predictions.assign(cases=1)
+    if "part" not in frame:
+        frame["part"] = "test"  # predictions that were never split, as a baseline's, are all tested
+    if unit == "patch":
+        return _tidy(frame)
+    if _has_masses(predictions):
+        frame = _merge(frame, "mass_id", "mean")
+        if unit == "mass":
+            return _tidy(frame)
+        frame = _merge(frame, "image_id", "max")
+    else:
+        frame = frame.assign(id=frame["image_id"])
+    if unit == "image":
+        return _tidy(frame)
+    frame = _merge(frame.assign(breast_id=breast_id(frame)), "breast_id", "mean")
+    return _tidy(frame if unit == "breast" else _merge(frame, "patient_id", "max"))
+
+
+def breast_id(frame: pd.DataFrame) -> pd.Series:
+    """`<patient>_<side>` of each row: from `side` where there is one, else from image ids that end in _CC or _MLO."""
+    if "side" in frame:
+        return frame["patient_id"].astype(str) + "_" + frame["side"].astype(str)
+    image_id = frame["image_id"].astype(str)
+    unknown = image_id[~image_id.str.contains(r"_(?:CC|MLO)$")]
+    if len(unknown):
+        raise ValueError(f"unit breast: image_id {unknown.iloc[0]!r} ends in neither _CC nor _MLO: add a column `side`")
+    return image_id.str.replace(r"_(?:CC|MLO)$", "", regex=True)
+
+
+def _has_masses(predictions: pd.DataFrame) -> bool:
+    return "mass_id" in predictions and bool(predictions["mass_id"].fillna("").ne("").all())
+
+
+def _check_unit(predictions: pd.DataFrame, unit: str) -> None:
+    if unit not in UNITS:
+        raise ValueError(f"unknown unit {unit!r}: choose one of {', '.join(UNITS)}")
+    if unit in ("patch", "mass") and not _has_masses(predictions):
+        raise ValueError(f"unit {unit}: predictions without mass_id are per image, which is coarser")
+
+
+def _merge(frame: pd.DataFrame, key: str, how: str) -> pd.DataFrame:
+    kept = {name: (name, "first") for name in ("mass_id", "image_id", "patient_id", "side") if name in frame}
+    kept.pop(key, None)
+    columns = kept | {"label": ("label", "max"), "probability": ("probability", how), "cases": ("cases", "sum")}
+    merged = frame.groupby(["part", key], sort=True).agg(**columns).reset_index()
+    return merged.assign(id=merged[key])
+
+
+def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = ["id", "patient_id", "part", "label", "probability", "cases"]
+    return frame.sort_values(["part", "id"])[columns].reset_index(drop=True)

@@ -1,0 +1,46 @@
+"""Interval band of a ROC curve: resampled over patients, read off at fixed false positive rates.
+
+Knows arrays only, as statistics.py does, and draws patients as it does: all of a patient's cases move together.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+GRID = np.linspace(0, 1, 101)  # ours: false positive rates at which the band is read
+
+
+def band(
+    label: ArrayLike, probability: ArrayLike, patients: ArrayLike, resamples: int, confidence: float, seed: int
+) -> tuple[Array, Array, Array]:
+    """Pointwise percentile limits of the true positive rate: (false positive rates, low, high), each (101,).
+
+    label: 1 = malignant; all three of one length. A resample without one of the classes has no curve and is left out;
+    ValueError when fewer than half are usable, or there is one patient only.
+    """
+    names, code = np.unique(np.asarray(patients), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"ROC band over patients: {len(names)} patient, at least two are needed")
+    shares = np.full(len(names), 1 / len(names))
+    drawn = np.random.default_rng(seed).multinomial(len(names), shares, size=resamples)
+    curves = [read_off(label, probability, weights[code]) for weights in drawn]
+    usable = [curve for curve in curves if curve is not None]
+    if len(usable) < resamples / 2:
+        raise ValueError(f"ROC band over patients: only {len(usable)} of {resamples} resamples hold both classes")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(usable, [tail, 1 - tail], axis=0)
+    return GRID, low, high
+
+
+def read_off(label: ArrayLike, probability: ArrayLike, weights: ArrayLike) -> Array | None:
+    """True positive rate at GRID, cases weighted; straight between the curve's points; None without both classes."""
+    order = np.argsort(-np.asarray(probability, dtype=float), kind="stable")
+    scores, malignant = np.asarray(probability)[order], np.asarray(label)[order] == 1
+    weight = np.asarray(weights, dtype=float)[order]
+    ends = np.flatnonzero(np.r_[np.diff(scores) != 0, True])  # last case of each group of equal scores
+    true = np.r_[0, np.cumsum(weight * malignant)[ends]]
+    false = np.r_[0, np.cumsum(weight * ~malignant)[ends]]
+    if true[-1] == 0 or false[-1] == 0:
+        return None
+    return np.interp(GRID, false / false[-1], true / true[-1])

@@ -1,0 +1,235 @@
+"""Intervals and tests: bootstrap over patients, DeLong, paired differences, Holm.
+
+Knows arrays only: no file, no table, no network. All of a patient's cases move together through every resample, because
+they are not independent. A statistic is a function of case weights: `weights (B, n) -> values (B,)`, nan where a
+resample does not define it; so the same code serves an AUC, a rate, and the difference of two networks on the same
+cases. DeLong's method takes every case for independent and is shown beside the bootstrap for comparison.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, rankdata
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]
+
+CHUNK = 2_000_000  # case weights held at once (16 MB); bounds memory, changes no result
+LEAST_USABLE = 0.5  # ours: an interval from fewer than half of the resamples would describe the exceptions
+
+
+class Undefined(ValueError):
+    """The interval or test does not exist for these cases; the message says why."""
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Bootstrap of one statistic.
+
+    `values`: the resamples that define it. `excluded`: how many did not (one class only). They are left out, not
+    redrawn: what is left has the same distribution as redrawing gives, and every network keeps the same resamples.
+    `patients` (n,) is kept for the jackknife.
+    """
+
+    estimate: float
+    values: Array
+    excluded: int
+    statistic: Statistic
+    patients: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`low <= high`, at `confidence`, by `method` ("percentile", "bca" or "delong")."""
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    method: str
+    resamples: int = 0
+    excluded: int = 0
+
+
+def weighted_auc(label: ArrayLike, probability: ArrayLike) -> Statistic:
+    """AUC under case weights: sorted once, then cumulative sums; ties count one half."""
+    scores = np.asarray(probability, dtype=float)
+    order = np.argsort(scores, kind="stable")
+    malignant = np.asarray(label)[order] == 1
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # first case of each group of equal scores
+
+    def statistic(weights: Array) -> Array:
+        ordered = weights[:, order]
+        positive = np.add.reduceat(ordered * malignant, starts, axis=1)
+        negative = np.add.reduceat(ordered * ~malignant, starts, axis=1)
+        below = np.cumsum(negative, axis=1) - negative / 2
+        wins = np.einsum("bg,bg->b", positive, below)
+        return _divide(wins, positive.sum(axis=1) * negative.sum(axis=1))
+
+    return statistic
+
+
+def weighted_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Statistic:
+    """Sum of `numerator` (n,) over sum of `denominator` (n,) under case weights: any rate or mean."""
+    above, below = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+
+    def statistic(weights: Array) -> Array:
+        return _divide(weights @ above, weights @ below)
+
+    return statistic
+
+
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """First minus second on the same cases and the same resamples."""
+    return lambda weights: first(weights) - second(weights)
+
+
+def on(cases: NDArray[np.intp], statistic: Statistic) -> Statistic:
+    """`statistic` of a subset of the cases, given by their indices: to compare two overlapping sets of patients."""
+    return lambda weights: statistic(weights[:, cases])
+
+
+def _divide(above: Array, below: Array) -> Array:
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+
+def bootstrap(statistic: Statistic, patients: ArrayLike, resamples: int, seed: int) -> Replicates:
+    """Resample patients with replacement, `resamples` times; a case weighs as often as its patient was drawn.
+
+    `patients`: the patient of each case, (n,). The draw depends on seed, resamples and number of patients alone.
+    Undefined for fewer than two patients, for a statistic that the cases do not define, and when fewer than half of
+    the resamples define it.
+    """
+    names, code = np.unique(np.asarray(patients), return_inverse=True)
+    if len(names) < 2:
+        raise Undefined(f"bootstrap over patients: {len(names)} patient, at least two are needed")
+    estimate = float(statistic(np.ones((1, len(code))))[0])
+    if np.isnan(estimate):
+        raise Undefined("bootstrap over patients: the cases do not define the statistic (one class only)")
+    generator, rows = np.random.default_rng(seed), max(1, CHUNK // max(len(code), len(names)))
+    values = np.empty(resamples)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size).astype(float)
+        values[start : start + size] = statistic(drawn[:, code])
+    usable = values[~np.isnan(values)]
+    if len(usable) < LEAST_USABLE * resamples:
+        raise Undefined(f"bootstrap over patients: only {len(usable)} of {resamples} resamples hold both classes")
+    return Replicates(estimate, usable, resamples - len(usable), statistic, code)
+
+
+def percentile(replicates: Replicates, confidence: float = 0.95) -> Interval:
+    """Efron's percentile interval; one point when every resample gives the estimate (perfect separation)."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(replicates.values, [tail, 1 - tail])
+    return _interval(replicates, float(low), float(high), confidence, "percentile")
+
+
+def bca(replicates: Replicates, confidence: float = 0.95) -> Interval:
+    """Bias-corrected and accelerated interval (Efron 1987), acceleration by leaving out one patient at a time.
+
+    Undefined when the estimate lies outside all resamples or when leaving one patient out leaves one class. Costs one
+    evaluation per patient.
+    """
+    tail, values = (1 - confidence) / 2, replicates.values
+    below = (np.mean(values < replicates.estimate) + np.mean(values <= replicates.estimate)) / 2
+    if below in (0, 1):
+        raise Undefined("BCa interval: the estimate lies outside all resamples")
+    bias, acceleration = norm.ppf(below), _acceleration(replicates)
+    shifted = bias + norm.ppf([tail, 1 - tail])
+    low, high = np.quantile(values, norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    return _interval(replicates, float(low), float(high), confidence, "bca")
+
+
+def _acceleration(replicates: Replicates) -> float:
+    code = replicates.patients
+    count, rows = int(code.max()) + 1, max(1, CHUNK // len(code))
+    left_out = np.concatenate(
+        [
+            replicates.statistic((np.arange(start, min(start + rows, count))[:, None] != code).astype(float))
+            for start in range(0, count, rows)
+        ]
+    )
+    if np.isnan(left_out).any():
+        raise Undefined("BCa interval: without one of the patients a class is empty; use the percentile interval")
+    spread = left_out.mean() - left_out
+    scale = (spread**2).sum() ** 1.5
+    return float((spread**3).sum() / (6 * scale)) if scale > 0 else 0.0
+
+
+def _interval(replicates: Replicates, low: float, high: float, confidence: float, method: str) -> Interval:
+    used = len(replicates.values)
+    return Interval(replicates.estimate, low, high, confidence, method, used, replicates.excluded)
+
+
+def bootstrap_p(replicates: Replicates) -> float:
+    """Two-sided p that a difference is 0: twice the smaller share of resamples on either side of 0.
+
+    The percentile interval inverted; one is added to count and total (Davison and Hinkley 1997, 4.2), so that p is
+    never 0.
+    """
+    values = replicates.values
+    smaller = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    return float(min(1.0, 2 * (smaller + 1) / (len(values) + 1)))
+
+
+@dataclass(frozen=True)
+class DelongTest:
+    """Paired comparison of two AUCs on the same cases: first minus second."""
+
+    first: float
+    second: float
+    difference: float
+    standard_error: float
+    z: float
+    p: float
+
+
+def delong(label: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
+    """AUCs (k,) and their covariance (k, k) for k scores of the same n cases (DeLong et al. 1988).
+
+    `probabilities` is (k, n) or (n,). By midranks, O(k n log n) (Sun and Xu 2014). Undefined with fewer than two cases
+    in a class, where the variance does not exist.
+    """
+    malignant, scores = np.asarray(label) == 1, np.atleast_2d(np.asarray(probabilities, dtype=float))
+    positives, negatives = int(malignant.sum()), int((~malignant).sum())
+    if min(positives, negatives) < 2:
+        raise Undefined(f"DeLong: {positives} malignant and {negatives} benign cases, at least two of each are needed")
+    ranks = rankdata(scores, axis=1)
+    above_benign = (ranks[:, malignant] - rankdata(scores[:, malignant], axis=1)) / negatives
+    above_malignant = (ranks[:, ~malignant] - rankdata(scores[:, ~malignant], axis=1)) / positives
+    covariance = np.cov(above_benign) / positives + np.cov(above_malignant) / negatives
+    return above_benign.mean(axis=1), np.atleast_2d(covariance)
+
+
+def delong_interval(label: ArrayLike, probability: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Normal interval of one AUC, cut to [0, 1]; one point under perfect separation, where the variance is 0."""
+    aucs, covariance = delong(label, probability)
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance[0, 0])
+    low, high = np.clip([aucs[0] - half, aucs[0] + half], 0, 1)
+    return Interval(float(aucs[0]), float(low), float(high), confidence, "delong")
+
+
+def delong_test(label: ArrayLike, first: ArrayLike, second: ArrayLike) -> DelongTest:
+    """DeLong's test that two scores of the same cases have the same AUC. Identical ranks: z = 0, p = 1."""
+    aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]))
+    gap = float(aucs[0] - aucs[1])
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    error = float(np.sqrt(variance)) if variance > 1e-15 else 0.0  # rounding leaves +-1e-18 where it is 0
+    if error == 0 and abs(gap) > 1e-12:
+        raise Undefined("DeLong's test: the two AUCs differ and their difference has no variance in these cases")
+    z = gap / error if error else 0.0
+    return DelongTest(float(aucs[0]), float(aucs[1]), gap, error, z, float(2 * norm.sf(abs(z))))
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Holm's (1979) adjusted p values of one family, (m,) in the order given; each is at most 1."""
+    p = np.asarray(p_values, dtype=float)
+    if np.isnan(p).any() or (p < 0).any() or (p > 1).any():
+        raise ValueError("holm: every p value must lie in [0, 1]")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted

@@ -1,0 +1,240 @@
+"""Tables 1 and 2 in the paper's layout, ours beside the printed values.
+
+Made from predictions tables alone (checked by `predictions.read`); trains nothing, reads no file. Every table says in
+its caption which data, protocol, unit and threshold it shows. A number that does not exist is an empty cell with its
+reason in the column `note`, never a nan and never a blank without a word.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib import config
+from mammo_lib.evaluation import metrics, statistics
+from mammo_lib.evaluation.baselines import LABELS as BASELINE_LABELS
+from mammo_lib.evaluation.export import Table, plain, text, with_interval
+
+Key = tuple[str, str, str]  # (stage, network, initial)
+Results = Mapping[Key, pd.DataFrame]
+
+PAPER_METRICS = {"sensitivity": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy", "auc": "AUC"}
+DEFAULT_UNITS = {"P": "patch", "G": "image"}  # the likeliest reading of the paper, which does not name its units
+NUMBERS = {"P": "Table 1", "G": "Table 2"}
+STAGE_LABELS = {"P": "patch dataset P", "G": "global dataset G"}
+YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell's validation cases
+MISSING = "not run"
+UNDEFINED = (metrics.Undefined, statistics.Undefined)
+
+# Section 1 (introduction) of the paper and its references 11 to 15, as it quotes them. Other data, splits and units.
+CITED = (
+    ("Falconi et al. 2019 [11], ResNet50", "CBIS-DDSM, mass patches", "accuracy", 0.784),
+    ("Falconi et al. 2019 [11], MobileNet", "CBIS-DDSM, mass patches", "accuracy", 0.743),
+    ("Sun and Xu 2018 [12]", "DDSM, mass patches", "auc", 0.7129),
+    ("Yang et al. 2019 [13]", "whole mammograms", "accuracy", 0.7454),
+    ("Khan et al. 2019 [14]", "CBIS-DDSM, mass patches of four views", "auc", 0.757),
+    ("Li et al. 2019 [15]", "CBIS-DDSM, mass patches", "auc", 0.85),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a table is counted. `unit`: None for the stage's default. `threshold`: a number, "youden", or None: 0.5."""
+
+    profile: config.Profile
+    protocol: str
+    unit: str | None = None
+    threshold: float | str | None = None
+    seed: int = 0
+    reasons: Mapping[Key, str] = field(default_factory=dict)  # why a cell has no predictions
+
+    def unit_of(self, stage: str) -> str:
+        return self.unit or DEFAULT_UNITS[stage]
+
+    def sentence(self, stage: str) -> str:
+        """Data, protocol, unit and threshold, for a caption."""
+        rule = self.rule
+        chosen = "chosen on validation (Youden)" if rule == YOUDEN else f"{rule:g}"
+        return (
+            f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {self.unit_of(stage)}. "
+            f"Malignant is positive; threshold: {chosen}."
+        )
+
+    @property
+    def rule(self) -> float | str:
+        if self.threshold is None:
+            return self.profile.evaluation.threshold
+        if isinstance(self.threshold, str) and self.threshold != YOUDEN:
+            raise ValueError(f"threshold {self.threshold!r}: give a number or {YOUDEN!r}")
+        return self.threshold
+
+
+def published(
+    stage: str, results: Results, setting: Setting, baselines: Mapping[str, pd.DataFrame] | None = None
+) -> Table:
+    """Table 1 (stage "P") or 2 ("G"): networks by initial weights, then the baselines; ours, printed, difference.
+
+    `baselines`: name (`baselines.LABELS`) -> predictions per mass. In a table per patch they are counted per mass.
+    Frame: one row per line; for each of sensitivity, specificity, accuracy, auc (shares) the columns `<m>, <m>_low,
+    <m>_high, <m>_printed, <m>_difference` (ours minus printed) and `<m>_printed_inside` our interval.
+    """
+    printed = {(row.stage, row.network, row.initial): row for row in config.PUBLISHED}
+    rows = [
+        _cell_row((stage, network, initial), results, setting, printed) for network, initial in lines(stage, setting)
+    ]
+    unit = "mass" if setting.unit_of(stage) == "patch" else setting.unit_of(stage)
+    for name, predictions in (baselines or {}).items():
+        labels = {"block": "baseline", "network": BASELINE_LABELS.get(name, name), "initial": "", "unit": unit}
+        rows.append(labels | _measure(predictions, unit, setting) | _beside({}, None))
+    frame = _typed(pd.DataFrame(rows))
+    caption = f"{NUMBERS[stage]}. {_title(stage)} {setting.sentence(stage)}"
+    return Table(frame, caption, _notes(frame, setting), _shown(frame))
+
+
+def lines(stage: str, setting: Setting) -> list[tuple[str, str]]:
+    """(network, initial) of every line of the stage's table, in the paper's order; our scratch control last."""
+    return [(network, initial) for network in setting.profile.networks for initial in setting.profile.initial(stage)]
+
+
+def _cell_row(
+    key: Key, results: Results, setting: Setting, printed: Mapping[Key, config.PublishedRow]
+) -> dict[str, object]:
+    stage, network, initial = key
+    unit = setting.unit_of(stage)
+    labels = {
+        "block": "network",
+        "network": config.NETWORK_LABELS[network],
+        "initial": config.INITIAL_LABELS[initial],
+        "unit": unit,
+    }
+    missing: dict[str, object] = {"note": setting.reasons.get(key, MISSING)}
+    ours = _measure(results[key], unit, setting) if key in results else missing
+    return labels | ours | _beside(ours, printed.get(key))
+
+
+def _beside(ours: Mapping[str, object], row: config.PublishedRow | None) -> dict[str, object]:
+    """The printed values, ours minus printed, and whether printed lies in our interval."""
+    beside: dict[str, object] = {}
+    for name in PAPER_METRICS:
+        value = getattr(row, name) if row else None
+        low, high, mine = ours.get(f"{name}_low"), ours.get(f"{name}_high"), ours.get(name)
+        beside[f"{name}_printed"] = value
+        beside[f"{name}_difference"] = mine - value if value is not None and isinstance(mine, float) else None
+        within = isinstance(low, float) and isinstance(high, float) and value is not None
+        beside[f"{name}_printed_inside"] = bool(low <= value <= high) if within else None  # type: ignore[operator]
+    return beside
+
+
+def _measure(predictions: pd.DataFrame, unit: str, setting: Setting) -> dict[str, object]:
+    """Counts, threshold, the four metrics with intervals, and a note of whatever does not exist."""
+    units = metrics.aggregate(predictions, unit)
+    test = units[units["part"] == "test"]
+    label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
+    row: dict[str, object] = {
+        "cases": len(test),
+        "malignant": int(label.sum()),
+        "patients": test["patient_id"].nunique(),
+    }
+    notes: list[str] = []
+    try:
+        threshold = threshold_of(units, setting.rule)
+    except UNDEFINED as reason:
+        return row | {"note": str(reason)}
+    row["threshold"] = threshold
+    for name, statistic in _statistics(label, probability, threshold).items():
+        row |= _interval(name, statistic, test, setting, notes)
+    return row | {"note": "; ".join(dict.fromkeys(notes))}
+
+
+def threshold_of(units: pd.DataFrame, rule: float | str) -> float:
+    """The threshold that `rule` (Setting.rule) means for these aggregated predictions; Undefined without validation."""
+    if rule != YOUDEN:
+        return float(rule)
+    validation = units[units["part"] == "validation"]
+    if validation.empty:
+        raise metrics.Undefined("Youden threshold: no validation cases")
+    return metrics.youden_threshold(validation["label"], validation["probability"])
+
+
+def _statistics(label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, statistics.Statistic]:
+    malignant, called = label == 1, probability >= threshold
+    return {
+        "sensitivity": statistics.weighted_ratio(malignant & called, malignant),
+        "specificity": statistics.weighted_ratio(~malignant & ~called, ~malignant),
+        "accuracy": statistics.weighted_ratio(malignant == called, np.ones_like(malignant)),
+        "auc": statistics.weighted_auc(label, probability),
+    }
+
+
+def _interval(
+    name: str, statistic: statistics.Statistic, test: pd.DataFrame, setting: Setting, notes: list[str]
+) -> dict[str, object]:
+    estimate = float(statistic(np.ones((1, len(test))))[0]) if len(test) else float("nan")
+    if np.isnan(estimate):
+        notes.append(f"{name}: {len(test)} cases, a class it needs is empty")
+        return {}
+    evaluation = setting.profile.evaluation
+    try:
+        replicates = statistics.bootstrap(statistic, test["patient_id"], evaluation.resamples, setting.seed)
+    except statistics.Undefined as reason:
+        notes.append(f"{name}: no interval, {reason}")
+        return {name: estimate}
+    if replicates.excluded:
+        notes.append(
+            f"{name}: {replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
+        )
+    found = statistics.percentile(replicates, evaluation.confidence)
+    return {name: estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns in a fixed order, nullable types: what does not exist is <NA>, an empty cell in the CSV."""
+    parts = ("", "_low", "_high", "_printed", "_difference")
+    floats = [f"{name}{part}" for name in PAPER_METRICS for part in parts]
+    types = {"cases": "Int64", "malignant": "Int64", "patients": "Int64", "threshold": "Float64"}
+    types |= dict.fromkeys(floats, "Float64")
+    types |= {f"{name}_printed_inside": "boolean" for name in PAPER_METRICS}
+    columns = ["block", "network", "initial", "unit", "cases", "malignant", "patients", "threshold"]
+    columns += [f"{name}{part}" for name in PAPER_METRICS for part in (*parts, "_printed_inside")]
+    return frame.reindex(columns=[*columns, "note"]).astype(types)
+
+
+def _title(stage: str) -> str:
+    return f"Classification of masses on {STAGE_LABELS[stage]}: ours beside the values printed by Xu et al. 2021."
+
+
+def _notes(frame: pd.DataFrame, setting: Setting) -> tuple[str, ...]:
+    evaluation = setting.profile.evaluation
+    notes = [
+        f"Ours: estimate [{evaluation.confidence:.0%} percentile interval, {evaluation.resamples} bootstrap resamples "
+        "of patients]. All values are shares of 1. Difference: ours minus printed.",
+        "* The printed value lies outside our interval.",
+        "The paper does not name the unit its tables count; patches in Table 1 and images in Table 2 are our reading.",
+    ]
+    if (frame["block"] == "baseline").any():
+        notes.append("Baselines have one score per mass, also where the table counts patches. BI-RADS 0 ranks above 3.")
+    empty = frame[frame["note"] != ""]
+    return (*notes, *(f"{row.network} {row.initial}".strip() + f": {row.note}." for row in empty.itertuples()))
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    shown = {
+        ("", "Network"): frame["network"],
+        ("", "Initial weights"): frame["initial"],
+        ("", "Cases"): text(frame["cases"], "{:d}"),
+    }
+    for name, label in PAPER_METRICS.items():
+        outside = frame[f"{name}_printed_inside"].eq(False).fillna(False)
+        shown[(label, "Ours")] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])
+        shown[(label, "Printed")] = text(frame[f"{name}_printed"], "{:.4f}") + outside.map({True: "*", False: ""})
+        shown[(label, "Difference")] = text(frame[f"{name}_difference"], "{:+.3f}")
+    return pd.DataFrame(shown)
+
+
+def cited() -> Table:
+    """What the paper quotes of the systems it cites: context, not comparable."""
+    frame = pd.DataFrame(CITED, columns=["system", "data", "metric", "value"])
+    caption = "Systems cited by the paper: context, not comparable with ours or with each other."
+    notes = ("As quoted in the introduction of Xu et al. 2021; other data, splits and units.",)
+    return Table(frame, caption, notes, plain(frame, "{:.4g}"))

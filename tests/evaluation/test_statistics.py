@@ -1,0 +1,190 @@
+"""Intervals and tests against R's pROC (stored values), scipy, scikit-learn and cases counted by hand."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap as scipy_bootstrap
+from sklearn.metrics import roc_auc_score
+
+from mammo_lib.evaluation import statistics
+
+REFERENCE = json.loads((Path(__file__).parent / "pROC_reference.json").read_text(encoding="utf-8"))
+EXPECTED = REFERENCE["expected"]
+LABEL, FIRST, SECOND = (np.array(REFERENCE[name]) for name in ("label", "first", "second"))
+
+
+def made(seed: int, cases: int, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, score rounded so that ties occur, and patient (two cases each)."""
+    generator = np.random.default_rng(seed)
+    label = generator.integers(0, 2, cases)
+    return label, np.round(generator.normal(size=cases) + shift * label, 1), np.arange(cases) // 2
+
+
+def test_delong_agrees_with_proc() -> None:
+    aucs, covariance = statistics.delong(LABEL, np.stack([FIRST, SECOND]))
+    assert aucs == pytest.approx(EXPECTED["auc"], abs=1e-13)
+    assert covariance.diagonal() == pytest.approx(EXPECTED["variance"], abs=1e-13)
+    assert covariance[0, 1] == pytest.approx(EXPECTED["covariance"][0], abs=1e-13)
+    for score, confidence, name in ((FIRST, 0.95, "ci_first"), (SECOND, 0.9, "ci_second")):
+        found = statistics.delong_interval(LABEL, score, confidence)
+        assert [found.low, found.estimate, found.high] == pytest.approx(EXPECTED[name], abs=1e-12)
+
+
+def test_delong_test_agrees_with_proc() -> None:
+    found = statistics.delong_test(LABEL, FIRST, SECOND)
+    assert found.z == pytest.approx(EXPECTED["z"][0], abs=1e-11)
+    assert found.p == pytest.approx(EXPECTED["p"][0], abs=1e-12)
+    assert statistics.delong_test(LABEL, SECOND, FIRST).z == pytest.approx(-found.z)
+
+
+def test_holm_agrees_with_r() -> None:
+    assert statistics.holm(REFERENCE["p_values"]) == pytest.approx(EXPECTED["holm"])
+    assert len(statistics.holm([])) == 0
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        statistics.holm([0.1, np.nan])
+
+
+def test_weighted_auc_is_the_auc_of_repeated_cases() -> None:
+    label, score, _ = made(1, 60)
+    weights = np.random.default_rng(2).integers(0, 4, size=(20, 60))
+    found = statistics.weighted_auc(label, score)(weights.astype(float))
+    for row, value in zip(weights, found, strict=True):
+        assert value == pytest.approx(roc_auc_score(label.repeat(row), score.repeat(row)), abs=1e-12)
+
+
+def test_weighted_auc_of_one_class_is_nan_in_its_resample_only() -> None:
+    values = statistics.weighted_auc([0, 1, 1], [0.1, 0.5, 0.05])(np.array([[1.0, 1, 1], [0, 1, 1], [2, 1, 0]]))
+    assert values[0] == 0.5
+    assert np.isnan(values[1])
+    assert values[2] == 1
+
+
+def test_patients_move_together() -> None:
+    """With patients as units, the variance is that of patient means: counted from the draws by hand."""
+    value, patients = np.array([0.0, 0, 0, 6, 6, 6]), np.array(list("aaabbb"))
+    found = statistics.bootstrap(statistics.weighted_ratio(value, np.ones(6)), patients, 4000, seed=0)
+    drawn, count = np.unique(found.values, return_counts=True)
+    assert drawn.tolist() == [0, 3, 6]  # aa, ab or ba, bb: no other mixture exists
+    assert count / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+
+
+def test_order_of_rows_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    label, score, patients = made(3, 80)
+    whole = statistics.bootstrap(statistics.weighted_auc(label, score), patients, 300, seed=7)
+    shuffled = np.random.default_rng(0).permutation(80)
+    monkeypatch.setattr(statistics, "CHUNK", 700)
+    again = statistics.bootstrap(
+        statistics.weighted_auc(label[shuffled], score[shuffled]), patients[shuffled], 300, seed=7
+    )
+    assert again.values == pytest.approx(whole.values, abs=1e-12)
+    assert statistics.bca(again).low == pytest.approx(statistics.bca(whole).low, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bca_and_percentile_are_scipys_on_scipys_resamples(seed: int) -> None:
+    """Same replicates in, same interval out: the mean of a skewed sample, every case its own patient."""
+    sample = np.random.default_rng(seed).exponential(size=40)
+    statistic = statistics.weighted_ratio(sample, np.ones(40))
+    for method, function in (("BCa", statistics.bca), ("percentile", statistics.percentile)):
+        theirs = scipy_bootstrap((sample,), np.mean, n_resamples=2000, method=method, rng=np.random.default_rng(4))
+        replicates = statistics.Replicates(
+            float(sample.mean()), theirs.bootstrap_distribution, 0, statistic, np.arange(40)
+        )
+        ours, interval = function(replicates), theirs.confidence_interval
+        assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=1e-10)
+
+
+def test_our_resamples_give_scipys_interval_too() -> None:
+    sample = np.random.default_rng(5).exponential(size=60)
+    theirs = scipy_bootstrap((sample,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0))
+    statistic = statistics.weighted_ratio(sample, np.ones(60))
+    ours = statistics.bca(statistics.bootstrap(statistic, np.arange(60), 20_000, seed=1))
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.04 * width)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.04 * width)
+
+
+def test_sibling_cases_widen_the_interval_as_they_must() -> None:
+    """Eight identical patches of each patient carry no more information than one."""
+    label, score, _ = made(6, 100)
+    patients = np.arange(100)
+    once = statistics.percentile(statistics.bootstrap(statistics.weighted_auc(label, score), patients, 2000, 0))
+    eight = statistics.weighted_auc(label.repeat(8), score.repeat(8))
+    grouped = statistics.percentile(statistics.bootstrap(eight, patients.repeat(8), 2000, 0))
+    naive = statistics.percentile(statistics.bootstrap(eight, np.arange(800), 2000, 0))
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high), abs=1e-12)
+    assert naive.high - naive.low < 0.5 * (once.high - once.low)
+
+
+def test_perfect_separation_is_one_point_and_no_nan() -> None:
+    label, score, patients = np.repeat([0, 1], 20), np.arange(40) / 40, np.arange(40)
+    replicates = statistics.bootstrap(statistics.weighted_auc(label, score), patients, 500, 0)
+    for found in (
+        statistics.percentile(replicates),
+        statistics.bca(replicates),
+        statistics.delong_interval(label, score),
+    ):
+        assert (found.low, found.estimate, found.high) == (1, 1, 1)
+
+
+def test_too_little_is_undefined_and_says_why() -> None:
+    auc = statistics.weighted_auc([0, 1, 1], [0.1, 0.2, 0.3])
+    with pytest.raises(statistics.Undefined, match="1 patient, at least two"):
+        statistics.bootstrap(auc, ["a", "a", "a"], 100, 0)
+    with pytest.raises(statistics.Undefined, match="one class only"):
+        statistics.bootstrap(statistics.weighted_auc([1, 1], [0.1, 0.2]), ["a", "b"], 100, 0)
+    with pytest.raises(statistics.Undefined, match="hold both classes"):  # two patients of one class each: half at most
+        statistics.bootstrap(auc, ["a", "b", "b"], 101, 1)
+    with pytest.raises(statistics.Undefined, match="at least two of each"):
+        statistics.delong([0, 1, 1], [0.1, 0.2, 0.3])
+
+
+def test_resamples_of_one_class_are_counted() -> None:
+    """Patient 0 is the only benign one of five: absent from (4/5)^5 = 33 % of the resamples."""
+    found = statistics.bootstrap(statistics.weighted_auc([0, 1, 1, 1, 1], range(5)), range(5), 5000, 0)
+    assert found.excluded / 5000 == pytest.approx(0.8**5, abs=0.02)
+    assert found.excluded + len(found.values) == 5000
+    with pytest.raises(statistics.Undefined, match="without one of the patients a class is empty"):
+        statistics.bca(found)
+
+
+def test_paired_difference_and_its_p() -> None:
+    label, score, patients = made(8, 200, shift=1.5)
+    noise = np.random.default_rng(9).normal(size=200)
+    good, same, poor = (statistics.weighted_auc(label, other) for other in (score, score, noise))
+    gap = statistics.bootstrap(statistics.difference(good, poor), patients, 2000, 0)
+    assert gap.estimate == pytest.approx(roc_auc_score(label, score) - roc_auc_score(label, noise))
+    assert statistics.bootstrap_p(gap) == pytest.approx(2 / 2001)
+    assert statistics.percentile(gap).low > 0
+    none = statistics.bootstrap(statistics.difference(good, same), patients, 500, 0)
+    assert statistics.bootstrap_p(none) == 1
+    assert statistics.delong_test(label, score, score).p == 1
+
+
+def test_bootstrap_p_by_hand() -> None:
+    values = np.array([-1.0, 0, 1, 2, 3, 4, 5, 6, 7])
+    replicates = statistics.Replicates(1.0, values, 0, statistics.weighted_ratio([1], [1]), np.array([0]))
+    assert statistics.bootstrap_p(replicates) == 2 * (2 + 1) / 10
+
+
+def test_subset_statistic_sees_its_cases_only() -> None:
+    label, score, _ = made(10, 40)
+    chosen = np.arange(15, 40)
+    weights = np.random.default_rng(0).integers(0, 3, size=(5, 40)).astype(float)
+    auc = statistics.weighted_auc(label[chosen], score[chosen])
+    assert statistics.on(chosen, auc)(weights) == pytest.approx(auc(weights[:, 15:]))
+
+
+def test_bars_of_speed() -> None:
+    label, score, patients = made(11, 400)
+    start = time.process_time()
+    for _ in range(18):
+        statistics.bootstrap(statistics.weighted_auc(label, score), patients, 2000, 0)
+    assert time.process_time() - start < 5
+    many = np.random.default_rng(0).integers(0, 2, 100_000)
+    start = time.process_time()
+    statistics.delong(many, many + np.random.default_rng(1).normal(size=100_000))
+    assert time.process_time() - start < 1

@@ -1,0 +1,228 @@
+"""Tables 1 and 2, further scores, comparisons and exports, on made predictions whose numbers are counted here."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+
+from mammo_lib import config
+from mammo_lib.evaluation import comparisons, export, scores, statistics, tables
+
+PROFILE = replace(config.get_profile("tiny"), evaluation=config.Evaluation(resamples=200))
+SETTING = tables.Setting(PROFILE, "official", reasons={("G", "vgg16", "imagenet"): "weights not available"})
+
+
+def made(stage: str, seed: int, gain: float = 1.0, patients: int = 30) -> pd.DataFrame:
+    """Both views of one breast a patient; two patches a mass in stage P; a third of the patients is validation."""
+    generator, rows = np.random.default_rng(seed), []
+    for number in range(patients):
+        patient, label = f"P_{number:05}", number % 2
+        for view in ("CC", "MLO"):
+            image = f"{patient}_LEFT_{view}"
+            for patch in range(2 if stage == "P" else 1):
+                name = f"{image}_1#{patch}" if stage == "P" else image
+                part = "validation" if number % 3 == 0 else "test"
+                score = 1 / (1 + np.exp(-generator.normal() - gain * (label - 0.5)))
+                rows.append((name, f"{image}_1" if stage == "P" else "", image, patient, part, label, score))
+    columns = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def results() -> dict[tables.Key, pd.DataFrame]:
+    cells = {("P", network, "scratch"): made("P", seed) for seed, network in enumerate(config.NETWORKS)}
+    return cells | {
+        ("G", network, initial): made(
+            "G", seed + (50 if initial == "patch" else 90), 2.0 if initial == "patch" else 0.5
+        )
+        for seed, network in enumerate(config.NETWORKS)
+        for initial in ("patch", "scratch")
+    }
+
+
+def test_table_1_is_ours_beside_the_printed() -> None:
+    frame = tables.published("P", results(), SETTING).frame
+    assert frame["network"].tolist() == list(config.NETWORK_LABELS.values())
+    test = made("P", 5).query("part == 'test'")
+    row = frame.set_index("network").loc["ResNet50+CBAM"]
+    called = test["probability"] >= 0.5
+    assert row["cases"] == len(test) == 80
+    assert row["patients"] == 20
+    assert row["sensitivity"] == pytest.approx(recall_score(test["label"], called))
+    assert row["specificity"] == pytest.approx(recall_score(test["label"], called, pos_label=0))
+    assert row["accuracy"] == pytest.approx(accuracy_score(test["label"], called))
+    assert row["auc"] == pytest.approx(roc_auc_score(test["label"], test["probability"]))
+    assert row["auc_printed"] == 0.8607
+    assert row["auc_difference"] == pytest.approx(row["auc"] - 0.8607)
+    assert row["auc_printed_inside"] == (row["auc_low"] <= 0.8607 <= row["auc_high"])
+    assert 0 <= row["auc_low"] < row["auc"] < row["auc_high"] <= 1
+
+
+def test_table_2_marks_what_did_not_run_and_shows_scratch_without_a_printed_value() -> None:
+    table = tables.published("G", results(), SETTING)
+    frame = table.frame.set_index(["network", "initial"])
+    assert len(frame) == 18
+    missing = frame.loc[("VGG16", "ImageNet")]
+    assert missing["note"] == "weights not available"
+    assert pd.isna(missing["auc"])
+    assert missing["auc_printed"] == 0.7599
+    assert frame.loc[("VGG16+CBAM", "ImageNet"), "note"] == tables.MISSING
+    control = frame.loc[("ResNet50", "random")]
+    assert pd.isna(control["auc_printed"])
+    assert pd.notna(control["auc"])
+    assert "VGG16 ImageNet: weights not available." in table.notes
+
+
+@pytest.mark.parametrize("stage", ["P", "G"])
+def test_caption_says_data_protocol_unit_threshold(stage: str) -> None:
+    caption = tables.published(stage, results(), SETTING).caption
+    unit = {"P": "patch", "G": "image"}[stage]
+    assert f"Data: {PROFILE.data}. Protocol: official. Unit: {unit}." in caption
+    assert "threshold: 0.5" in caption
+
+
+def test_units_and_a_threshold_from_validation() -> None:
+    setting = replace(SETTING, unit="patient", threshold=tables.YOUDEN)
+    table = tables.published("P", results(), setting)
+    assert table.frame["cases"].eq(20).all()
+    assert "chosen on validation (Youden)" in table.caption
+    cell = made("P", 0)
+    masses = cell.groupby(["mass_id", "patient_id", "part", "label"], as_index=False)["probability"].mean()
+    people = (
+        masses.groupby(["patient_id", "part", "label"], as_index=False)["probability"].mean().query("part != 'test'")
+    )
+    best = max(
+        people["probability"],
+        key=lambda cut: sum((people["probability"] >= cut) == (people["label"] == 1)),  # balanced: Youden is accuracy
+    )
+    at = table.frame["threshold"].iloc[0]
+    assert (people["probability"] >= at).eq(people["label"] == 1).sum() == (people["probability"] >= best).eq(
+        people["label"] == 1
+    ).sum()
+    with pytest.raises(ValueError, match="give a number or 'youden'"):
+        tables.published("P", results(), replace(SETTING, threshold="best"))
+
+
+def test_one_class_is_an_empty_cell_with_a_reason() -> None:
+    cell = made("G", 1).query("label == 0")
+    table = tables.published("G", {("G", "vgg16", "patch"): cell}, SETTING)
+    row = table.frame.query("network == 'VGG16' and initial == 'Patch data'").iloc[0]
+    assert pd.isna(row["auc"])
+    assert pd.isna(row["sensitivity"])
+    assert pd.notna(row["specificity"])
+    assert "auc: 20 cases, a class it needs is empty" in row["note"]
+    for text in (export.to_csv(table), export.to_latex(table), export.to_html(table)):
+        assert "nan" not in text.lower().replace("malignant", "")
+
+
+def test_baselines_stand_below_per_mass() -> None:
+    masses = made("P", 3).query("part == 'test'").drop_duplicates("mass_id").assign(part="test")
+    frame = tables.published("P", results(), SETTING, {"birads": masses}).frame
+    last = frame.iloc[-1]
+    assert (last["block"], last["unit"], last["cases"]) == ("baseline", "mass", 40)
+    assert last["network"] == "Radiologist's BI-RADS assessment alone"
+    assert pd.isna(last["auc_printed"])
+
+
+def test_latex_has_equal_rows_and_escapes() -> None:
+    table = tables.published("G", results(), SETTING)
+    text = export.to_latex(replace(table, caption="50% of P_1 & more"), "tab:two")
+    assert r"\caption{50\% of P\_1 \& more}" in text
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:two}"))
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len(rows) == 19
+    assert {line.count("&") for line in rows} == {len(table.shown.columns) - 1}
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_html_is_well_formed_and_escaped() -> None:
+    table = tables.published("P", results(), SETTING)
+    text = export.to_html(replace(table, caption="a < b & c", notes=("<script>",)))
+    assert "a &lt; b &amp; c" in text
+    assert "<script>" not in text
+    opened: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Parser().feed(text)
+    assert not opened
+    assert len(pd.read_csv(StringIO(export.to_csv(table)))) == 6
+
+
+def test_further_scores_count_the_same_cases() -> None:
+    frame = scores.scores("G", results(), SETTING).frame
+    row = frame.query("network == 'ResNet50' and initial == 'Patch data'").iloc[0]
+    test = made("G", 54, 2.0).query("part == 'test'")
+    called, malignant = test["probability"] >= 0.5, test["label"] == 1
+    assert [row[name] for name in ("TP", "FN", "TN", "FP")] == [
+        (malignant & called).sum(),
+        (malignant & ~called).sum(),
+        (~malignant & ~called).sum(),
+        (~malignant & called).sum(),
+    ]
+    assert row["brier"] == pytest.approx(((test["probability"] - test["label"]) ** 2).mean())
+    assert frame["note"].iloc[0] == "weights not available"
+
+
+def test_three_intervals_hold_the_same_auc() -> None:
+    table = scores.intervals("P", results(), SETTING)
+    row = table.frame.iloc[0]
+    test = made("P", 0).query("part == 'test'")
+    assert row["auc"] == pytest.approx(roc_auc_score(test["label"], test["probability"]))
+    assert (row["cases"], row["patients"]) == (80, 20)
+    for method in ("percentile", "bca", "delong"):
+        assert 0 <= row[f"{method}_low"] < row["auc"] < row[f"{method}_high"] <= 1
+    assert scores.intervals("G", results(), SETTING).frame["note"].iloc[0] == "weights not available"
+
+
+def test_spread_is_over_runs() -> None:
+    runs = {("P", "vgg16", "scratch", 0, seed): made("P", seed) for seed in range(3)}
+    row = scores.spread("P", runs, SETTING).frame.iloc[0]
+    tests = [made("P", seed).query("part == 'test'") for seed in range(3)]
+    aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
+    assert [row["runs"], row["folds"], row["seeds"]] == [3, 1, 3]
+    assert row["sd"] == pytest.approx(np.std(aucs, ddof=1))
+    assert (row["least"], row["most"]) == pytest.approx((min(aucs), max(aucs)))
+
+
+def test_questions_are_paired_and_corrected_within_their_family() -> None:
+    frame = comparisons.questions(results(), SETTING).frame
+    assert frame["question"].value_counts().to_dict() == {
+        comparisons.CBAM: 12,
+        comparisons.OVER_IMAGENET: 6,
+        comparisons.OVER_SCRATCH: 6,
+    }
+    scratch = frame[frame["question"] == comparisons.OVER_SCRATCH]
+    assert scratch["p_holm"].tolist() == pytest.approx(statistics.holm(scratch["p"].astype(float)).tolist())
+    one = scratch.iloc[0]
+    first, second = (made("G", seed, gain).query("part == 'test'") for seed, gain in ((50, 2.0), (90, 0.5)))
+    gap = roc_auc_score(first["label"], first["probability"]) - roc_auc_score(second["label"], second["probability"])
+    assert one["difference"] == pytest.approx(gap)
+    assert one["low"] < gap < one["high"]
+    unrun = frame[frame["question"] == comparisons.OVER_IMAGENET]
+    assert unrun["p_holm"].isna().all()
+    assert unrun["note"].iloc[0] == "VGG16 (ImageNet): weights not available"
+
+
+def test_protocols_resample_shared_patients_together() -> None:
+    cells = {("G", "vgg16", "patch"): made("G", 1)}
+    same = comparisons.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
+    assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
+    assert (same["patients"], same["shared_patients"]) == (20, 20)
+    other = {("G", "vgg16", "patch"): made("G", 1).assign(patient_id=lambda frame: "Q" + frame["patient_id"])}
+    apart = comparisons.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
+    assert apart["low"] < 0 < apart["high"]
+    assert (apart["patients"], apart["shared_patients"]) == (40, 0)
+
+
+def test_cited_systems_are_marked_as_not_comparable() -> None:
+    assert "not comparable" in tables.cited().caption
+    assert len(tables.cited().frame) == 6
