@@ -42,7 +42,7 @@ ASPECT = "aspect"
 _DESCRIPTION = ("image_id", "patient_id", "side", "view", "label", "official_split")
 PATCH_COLUMNS = ("patch_id", "mass_id", *_DESCRIPTION, "centre_x", "centre_y", "window")
 VIEW_COLUMNS = (*_DESCRIPTION, "crop_x", "crop_y", "crop_w", "crop_h", "boxes")
-_WORK = ".work"  # one file a finished image, below a folder named after the settings; deleted at the end
+WORK = ".work"  # one file a finished image, below a folder named after the settings; deleted at the end
 _LOCK = ".lock"
 _SPARE = 1.1  # ours: disk space asked for, as a multiple of what the arrays need
 
@@ -85,10 +85,12 @@ def prepare(
     seed: int,
     executor: Executor | None = None,
     max_loss: float = MAX_LOSS,
+    work: Path | None = None,
 ) -> PrepareSummary:
     """Write P and G of `cases` (paths below `root`) into `destination`; at once when they are there already.
 
     `problems` is what the source set aside; it opens problems.csv. `executor` spreads images (None: this process).
+    `work`: a folder that `jobs_of` was given before, whose finished images are not done again; below WORK.
     paths.StageMismatch when other settings made the destination; PrepareError when the disk is full, another process is
     at it, a checksum is wrong, or more than `max_loss` of the masses had to be set aside (problems.csv then says why).
     """
@@ -98,20 +100,20 @@ def prepare(
     if paths.is_done(destination / RECORD, wanted):
         _verify(destination)
         return PrepareSummary(**paths.read_json(destination / RECORD)["counts"], resumed=0, seconds=0.0)
-    with _sentences(destination), _locked(destination):
-        work = destination / _WORK / hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
-        jobs = _jobs(cases, root, profile, seed, work)
+    with _sentences(destination), locked(destination):
+        work = work or destination / WORK / hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+        jobs = jobs_of(cases, root, profile, seed, work)
         waiting = [job for job in jobs if not _is_finished(job)]
         _check_space(destination, cases, len(waiting), profile)
         _run(waiting, executor, destination.name)
         counts = _assemble(cases, problems, jobs, destination, max_loss)
         hashes = {name: paths.file_hash(destination / name) for name in FILES}
         paths.write_json(destination / RECORD, {"settings": wanted, "counts": counts, "hashes": hashes})
-        shutil.rmtree(destination / _WORK)
+        shutil.rmtree(destination / WORK)
     return PrepareSummary(**counts, resumed=len(jobs) - len(waiting), seconds=time.monotonic() - start)
 
 
-def _jobs(cases: pd.DataFrame, root: Path, profile: Profile, seed: int, work: Path) -> list[ImageJob]:
+def jobs_of(cases: pd.DataFrame, root: Path, profile: Profile, seed: int, work: Path) -> list[ImageJob]:
     """One job an image, in the order of the case table."""
     jobs = []
     for image_id, rows in cases.groupby("image_id", sort=False):
@@ -266,7 +268,7 @@ def _check_space(destination: Path, cases: pd.DataFrame, waiting: int, profile: 
 
 
 @contextmanager
-def _locked(destination: Path) -> Iterator[None]:
+def locked(destination: Path) -> Iterator[None]:
     """Hold the destination; the lock ends with the process, however that ends."""
     destination.mkdir(parents=True, exist_ok=True)
     with open(destination / _LOCK, "w") as file:

@@ -150,13 +150,15 @@ def group(label: int, probability: float, threshold: float) -> str:
     return f"{('benign', 'malignant')[label]}, {'correct' if right else 'wrong'}"
 
 
-def summary(rows: pd.DataFrame, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+def summary(
+    rows: pd.DataFrame, resamples: int, confidence: float, seed: int, measures: Sequence[str] = MEASURES
+) -> pd.DataFrame:
     """Mean of each measure over images, for every method and group of decisions, with an interval over patients.
 
-    rows: from `per_image`. One row per (method, group, measure): images, patients, empty (maps without any positive
-    evidence), mean, low, high, note. Percentile bootstrap over patients: a patient's images move together. Where
-    the interval does not exist (fewer than two patients), low and high are missing and `note` says why; a group
-    without images has a row that says so.
+    rows: from `per_image`, with a column for each of `measures`. One row per (method, group, measure): images,
+    patients, empty (maps without any positive evidence), mean, low, high, note. Percentile bootstrap over patients: a
+    patient's images move together. Where the interval does not exist (fewer than two patients), low and high are
+    missing and `note` says why; a group without images has a row that says so.
     """
     table = []
     for method in rows["method"].unique():
@@ -168,16 +170,18 @@ def summary(rows: pd.DataFrame, resamples: int, confidence: float, seed: int) ->
                 "group": name,
                 "images": len(cases),
                 "patients": cases["patient_id"].nunique(),
-                "empty": int(cases["empty"].sum()),
+                "empty": round(float(cases["empty"].sum()), 1),  # a part of one where random networks are averaged
             }
-            for name_of_measure in MEASURES:
+            for name_of_measure in measures:
                 values = cases[name_of_measure].to_numpy(float)
                 interval = _mean(values, cases["patient_id"], resamples, confidence, seed)
                 table.append(about | {"measure": name_of_measure} | interval)
     return pd.DataFrame(table).drop(columns="p")  # that a mean share is not 0 is no question
 
 
-def differences(rows: pd.DataFrame, method: str, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+def differences(
+    rows: pd.DataFrame, method: str, resamples: int, confidence: float, seed: int, measures: Sequence[str] = MEASURES
+) -> pd.DataFrame:
     """Each measure of `method` minus that of every other method on the same images: does it beat the controls?
 
     Columns measure, label (the other method), difference, low, high, p, note: percentile interval and p of the paired
@@ -187,7 +191,7 @@ def differences(rows: pd.DataFrame, method: str, resamples: int, confidence: flo
         raise ValueError(f"no rows of method {method!r}: there are {', '.join(rows['method'].unique())}")
     others = [other for other in rows["method"].unique() if other != method]
     table = []
-    for name in MEASURES:
+    for name in measures:
         wide = rows.pivot(index=["patient_id", "image_id"], columns="method", values=name)
         patients = wide.index.get_level_values("patient_id")
         for other in others:

@@ -23,7 +23,9 @@ from mammo_lib.paths import write_text
 
 MISSING = "–"  # shown where a table has no value
 PNG = b"\x89PNG\r\n\x1a\n"
+PAIR = re.compile(r"([-+]?[\d.]+)\*? [\[(][-+\d., ]+[\])]")  # `0.861 [0.832, 0.890]`, `0.7619* (-0.079)`
 SHORT = 28  # ours: characters of a text that is not broken into lines
+WIDE = 10  # ours: columns from which a table is set smaller
 LONG = 40  # ours: rows from which a table is folded away until asked for (and always unfolded in print)
 
 
@@ -32,6 +34,7 @@ class Table:
     """`frame`'s columns and rows as they are (the index is not shown); `note` says unit, interval and method.
 
     decimals: of every float column; columns that need others are given in `formats` (column -> "{:.1e}", "{:.0%}").
+    folded: shown when asked for, and in print; a table of more than LONG rows always is.
     """
 
     caption: str
@@ -39,6 +42,7 @@ class Table:
     note: str = ""
     decimals: int = 3
     formats: Mapping[str, str] | None = None
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Cell:
 
     text: str
     key: str
-    style: str  # "number", "short" (kept on one line) or "text"
+    style: str  # "number", "pair" (broken before its bracket at most), "short" (kept on one line) or "text"
 
 
 def first_line(source: str, data: str) -> tuple[str, str]:
@@ -118,7 +122,7 @@ def write_report(path: Path, report: Report) -> None:
     environment.filters |= {"cells": _cells, "embedded": _embedded, "anchor": _anchor}
     environment.filters["href"] = lambda link: _href(link, path.parent)
     template = environment.get_template("report.html.jinja")
-    write_text(path, template.render(report=report, long=LONG))
+    write_text(path, template.render(report=report, long=LONG, wide=WIDE))
 
 
 def _anchor(title: str) -> str:
@@ -163,7 +167,10 @@ def _cells(table: Table) -> list[list[Cell]]:
 
 
 def _cell(value: Any, form: str, forced: bool) -> Cell:
-    """Truth values as yes or no, whole numbers whole, other numbers by `form`, missing as a dash, the rest as text."""
+    """Truth values as yes or no, whole numbers whole, other numbers by `form`, missing as a dash, the rest as text.
+
+    A number with its interval or difference sorts by the number.
+    """
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return Cell(MISSING, "", "number" if isinstance(value, numbers.Real) else "short")
     if isinstance(value, bool | np.bool_):
@@ -173,4 +180,6 @@ def _cell(value: Any, form: str, forced: bool) -> Cell:
     if isinstance(value, numbers.Real):
         return Cell(form.format(value).replace("-", "−"), repr(float(value)), "number")
     text = str(value)
+    if pair := PAIR.fullmatch(text):
+        return Cell(text.replace(", ", ",\u00a0").replace("-", "−"), pair[1], "pair")
     return Cell(text, text, "short" if len(text) <= SHORT else "text")

@@ -255,7 +255,7 @@ def test_a_link_out_of_the_archive_is_a_problem(archive, tmp_path):
 
 
 def hold(destination, ready, leave):
-    with prepare._locked(destination):
+    with prepare.locked(destination):
         ready.set()
         leave.wait(20)
 

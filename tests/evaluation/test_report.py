@@ -95,6 +95,30 @@ def test_a_table_shows_its_values_and_no_nan(tmp_path):
     assert "Unit: image." in "".join(page.text)
 
 
+def test_a_number_with_its_interval_sorts_by_the_number_and_breaks_before_its_bracket(tmp_path):
+    aucs = ["0.861 [0.832, 0.890]", "-0.020 [-0.100, +0.060]", "0.5 [unknown]", "0.76* (+0.1)"]
+    table = report.Table("T", pd.DataFrame({"AUC": aucs}))
+    path, page = write(tmp_path, report.Section("Results", tables=[table]))
+    assert page.rows[1:] == [
+        ["0.861 [0.832,\u00a00.890]"],
+        ["−0.020 [−0.100,\u00a0+0.060]"],
+        ["0.5 [unknown]"],
+        ["0.76* (+0.1)"],
+    ]
+    assert re.findall(r'data-key="(.*?)" class="(.*?)"', path.read_text(encoding="utf-8")) == [
+        ("0.861", "pair"),
+        ("-0.020", "pair"),
+        ("0.5 [unknown]", "short"),
+        ("0.76", "pair"),
+    ]
+
+
+def test_a_table_can_be_folded_though_short(tmp_path):
+    table = report.Table("Checks", pd.DataFrame({"n": [1]}), folded=True)
+    path, _ = write(tmp_path, report.Section("Data", tables=[table]))
+    assert "<summary>Checks (1 rows)" in path.read_text(encoding="utf-8")
+
+
 def test_an_empty_table_says_none(tmp_path):
     table = report.Table("Problems", pd.DataFrame(columns=["id", "reason"]))
     _, page = write(tmp_path, report.Section("Problems", tables=[table]))
@@ -140,7 +164,7 @@ def test_links_are_relative_to_the_page(tmp_path):
 def test_long_tables_fold_away(tmp_path):
     many = report.Table("Every image", pd.DataFrame({"n": range(report.LONG + 1)}))
     path, page = write(tmp_path, report.Section("Images", tables=[many]))
-    assert "<details><summary>Every image: 41 rows" in path.read_text(encoding="utf-8")
+    assert "<details><summary>Every image (41 rows)" in path.read_text(encoding="utf-8")
     assert len(page.rows) == report.LONG + 2
 
 

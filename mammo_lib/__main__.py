@@ -1,0 +1,113 @@
+"""The steps of the paper from a shell: the same calls as the notebooks', for clusters and hosts without Jupyter.
+
+Knows the arguments and the exit status only; `stages` does the work and is imported when an argument list is valid.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from mammo_lib.config import PROFILES, PROTOCOLS
+
+STEPS = {  # name -> what it does
+    "check": "refuse now what would fail later: unknown names, unwritable folders, a missing archive",
+    "download": "CBIS-DDSM's mass set from the Imaging Data Commons; shows its size, and fetches it with --yes",
+    "prepare": "archive -> sets P and G",
+    "split": "P and G -> train, validation and test, with a table of leaks",
+    "train": "train cells; finished ones are skipped, interrupted ones go on",
+    "status": "cells that are done, running, failed, and the time left",
+    "evaluate": "predictions -> Tables 1 and 2, baselines and paired comparisons",
+    "explain": "Grad-CAM over every test image, and how well it finds the lesion",
+    "figures": "draw every figure again from stored results",
+    "audit": "what the printed numbers imply",
+    "report": "one HTML page with all of it",
+    "notebook": "execute one numbered notebook",
+    "forget": "delete what this profile and protocol have made",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    main_parser = argparse.ArgumentParser(prog="python -m mammo_lib", description=__doc__.splitlines()[0])
+    main_parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    steps = main_parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for name, text in STEPS.items():
+        step = steps.add_parser(name, help=text, description=text)
+        profile = "paper" if name == "download" else "quick"
+        step.add_argument("--profile", default=profile, help=f"one of {', '.join(PROFILES)} (default {profile})")
+        step.add_argument("--protocol", default="official", help=f"one of {', '.join(PROTOCOLS)} (default official)")
+        step.add_argument("--seed", type=int, default=0, help="one number for data, splits and training")
+        if name == "notebook":
+            step.add_argument("name", help="for instance 01_data_preparation")
+        if name == "download":
+            step.add_argument("--yes", action="store_true", help="begin; without it, size and time are shown only")
+            step.add_argument("--stream", action="store_true", help="prepare each patient, then delete it: under 3 GB")
+        if name in ("train", "prepare", "download"):
+            step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
+            step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
+        if name == "train":
+            step.add_argument("--cells", default="*", help="pattern of cell names, for instance 'P/*' or 'G/resnet50*'")
+    return main_parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one step; the exit status is 1 when a cell failed."""
+    from mammo_lib import stages
+
+    experiment = stages.Experiment.of(arguments.profile, arguments.protocol, arguments.seed)
+    if arguments.step == "notebook":
+        from mammo_lib import notebooks
+
+        parameters = {"profile": arguments.profile, "protocol": arguments.protocol, "seed": arguments.seed}
+        notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
+        return 0
+    if arguments.step in ("train", "prepare", "download"):
+        with stages.executor(arguments.workers, arguments.dask) as executor:
+            if arguments.step == "download":
+                print(stages.download(experiment, executor, arguments.stream, arguments.yes))
+                return 0
+            if arguments.step == "prepare":
+                print(stages.prepare(experiment, executor))
+                return 0
+            outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
+        print(outcomes.to_string(index=False))
+        return int(outcomes.state.isin(["failed", "not run"]).any())
+    simple: dict[str, Callable[[stages.Experiment], object]] = {
+        "check": stages.check,
+        "split": stages.split,
+        "status": stages.status,
+        "evaluate": stages.evaluate,
+        "explain": stages.explain,
+        "figures": stages.draw_everything,
+        "audit": stages.audit,
+        "report": stages.report,
+        "forget": stages.forget,
+    }
+    result = simple[arguments.step](experiment)
+    if result is not None:
+        print(_text(result))
+    return 0
+
+
+def _text(result: object) -> str:
+    """What a step returned, for a terminal: a table whole, several tables by name, files a line each."""
+    if isinstance(result, dict):
+        return f"made: {', '.join(result)}"
+    if isinstance(result, list):
+        return "\n".join(str(path) for path in result)
+    return result.to_string(index=False) if hasattr(result, "to_string") else str(result)
+
+
+def main() -> int:
+    """Entry point: an error that the library foresees is one sentence on standard error and exit status 1."""
+    arguments = parser().parse_args()
+    try:
+        return run(arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        if arguments.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What stands under each figure and beside each stored table: one sentence for each, said here and nowhere else.
+
+Keys are the names of the files, without their ending.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mammo_lib.evaluation.comparisons import QUESTIONS
+
+_SETS = {"P": "patches (set P)", "G": "whole mammograms (set G)"}
+_INTERVAL = "over patients"
+
+FIGURES = {
+    "fig2_views": "The views of one patient, lesions outlined in red (Fig. 2 of the paper).",
+    "fig3_patch_and_global": "From mammogram to network: a patch of set P, the whole mammogram, the global image of "
+    "set G (Fig. 3 of the paper).",
+    "fig7_gradcam": "Grad-CAM of the proposed network beside the lesion: two benign and three malignant test images, "
+    "chosen by a rule and not by looks (Fig. 7 of the paper).",
+    "gradcam_contact_sheet": "Successes and failures of the proposed network, by truth and decision; the number is its "
+    "probability of malignancy.",
+    "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",
+}
+for _stage, _set in _SETS.items():
+    FIGURES |= {
+        f"roc_{_stage}": f"ROC curves on the test {_set}; bands: interval {_INTERVAL}.",
+        f"confusion_{_stage}": f"Decisions on the test {_set} at the threshold: counts, and shares of the truth.",
+        f"calibration_{_stage}": f"Calibration on the test {_set}: observed share malignant against the mean score.",
+        f"curves_{_stage}": f"Training on {_set}: loss and accuracy by epoch.",
+    }
+
+
+@dataclass(frozen=True)
+class Told:
+    """formats: of columns that need other decimals than three."""
+
+    caption: str
+    note: str = ""
+    formats: Mapping[str, str] | None = None
+
+
+TABLES = {
+    "integrity": Told(
+        "Named checks of the archive.",
+        "Counts. Expected is blank where the archive has no official number.",
+        {"expected": "{:g}"},
+    ),
+    "leakage": Told(
+        "Test cases with a relative among the cases trained on.",
+        "Counts of patches (P) or images (G), folds pooled; P into G: G's test images whose patches are in P's "
+        "training part. Share of 1.",
+    ),
+    "problems": Told("Set aside, repaired or noted.", "One row an event; stage note: nothing was set aside."),
+    "outcomes": Told(
+        "Every cell of the experiment and what became of it.", "Cell: stage, network, initial weights, fold, seed."
+    ),
+    "environment": Told("What this ran on."),
+    "rows": Told(
+        "Test sets that each printed row allows.",
+        "Share: malignant share of test cases that the row implies. Test sets: pairs of malignant and benign counts, "
+        "each at most 1000, that print as the row does.",
+    ),
+    "test_sets": Told(
+        "Test sets that explain the most rows of a table.",
+        "Counts of cases. Chance: upper bound of the probability that some test set explains as many rows.",
+        {"chance": "{:.2g}"},
+    ),
+    "hypotheses": Told(
+        "Named test sets and the rows they explain.",
+        "Counts of cases; chance as above, for the sets named.",
+        {"chance": "{:.2g}"},
+    ),
+    "repairs": Told(
+        "Rows the best test set leaves unexplained, with the one-digit changes that would repair them.",
+        "Malignant and benign: counts of cases in that test set.",
+        {"printed": "{:.4f}"},
+    ),
+    "auc": Told(
+        "Printed AUCs with intervals at the inferred size.",
+        "95% intervals after Hanley and McNeil; malignant and benign: inferred counts of cases.",
+        {"auc": "{:.4f}"},
+    ),
+    "headlines": Told(
+        "The paper's headline differences in AUC.",
+        "p independent: as if the two networks were tested on different cases. Correlation needed: least correlation "
+        "of the two AUCs at which the difference is significant on the same cases.",
+        {"difference": "{:.4f}"},
+    ),
+}
+
+
+def questions(asked: Iterable[str]) -> dict[str, str]:
+    """Captions of the forest plots: question_1 and so on, in the order in which the questions are in their table."""
+    return {
+        f"question_{number}": f"{QUESTIONS[question]} Squares: our difference in AUC with its interval {_INTERVAL}; "
+        "p after Holm."
+        for number, question in enumerate(asked, start=1)
+    }

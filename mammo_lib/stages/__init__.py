@@ -1,0 +1,47 @@
+"""The steps of the paper, one short function each, where the rooms meet: what a notebook calls and what a shell calls.
+
+Each step reads what the step before wrote, writes its own files, and skips what is already done. Arrays come from
+`data`, networks from `models`; `training` and `evaluation` get both as arguments. The heavy imports stand inside the
+steps that need them, so that a host without pydicom can train and a host without torch can make the tables.
+"""
+
+from mammo_lib.stages.archive import Archive, integrity, lesion_boxes, load, parts, prepare, read_archive, split
+from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
+from mammo_lib.stages.experiment import Experiment, check, describe_environment, executor, forget
+from mammo_lib.stages.explanation import draw_explanations, explain
+from mammo_lib.stages.fetching import download
+from mammo_lib.stages.page import draw_everything, report
+from mammo_lib.stages.pictures import draw_data
+from mammo_lib.stages.published import audit
+from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, status, train
+
+__all__ = [
+    "Archive",
+    "Experiment",
+    "audit",
+    "cells",
+    "check",
+    "describe_environment",
+    "download",
+    "draw_data",
+    "draw_evaluation",
+    "draw_everything",
+    "draw_explanations",
+    "draw_learning_curves",
+    "evaluate",
+    "executor",
+    "explain",
+    "forget",
+    "histories",
+    "integrity",
+    "lesion_boxes",
+    "load",
+    "parts",
+    "predictions",
+    "prepare",
+    "read_archive",
+    "report",
+    "split",
+    "status",
+    "train",
+]

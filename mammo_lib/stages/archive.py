@@ -1,0 +1,162 @@
+"""From an archive to sets P and G and their splits (2.1, 2.2), with the pictures that show them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib import paths
+from mammo_lib.stages.experiment import Experiment, write_table
+
+if TYPE_CHECKING:
+    from mammo_lib.data.prepare import PrepareSummary
+
+ID_COLUMN = {"P": "patch_id", "G": "image_id"}
+ARRAY = {"P": "patches", "G": "globals"}
+MASSES = "masses.csv"
+NEAR_DUPLICATES = "near_duplicates.csv"
+EXPECTED_COLUMNS = ("fold", "id", "part", "label", "mass_id", "image_id", "patient_id")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive as it was read: one row a mass in `cases`, one row for each thing set aside in `problems`."""
+
+    root: Path
+    layout: str  # in words
+    cases: pd.DataFrame
+    problems: pd.DataFrame
+
+
+def read_archive(experiment: Experiment) -> Archive:
+    """The case table of the profile's archive; a phantom archive is drawn first, from the seed, if it is not there."""
+    from mammo_lib.data import cbis_ddsm, mini_mias, reduced
+
+    profile, root = experiment.profile, experiment.places.archive
+    if profile.phantom is not None:
+        _assure_phantoms(experiment)
+    sources: dict[str, Callable[[Path], tuple[pd.DataFrame, pd.DataFrame]]] = {
+        "phantom": cbis_ddsm.case_table,
+        "cbis_ddsm": cbis_ddsm.case_table,
+        "reduced": reduced.case_table,
+        "mini_mias": mini_mias.case_table,
+    }
+    if profile.source in ("phantom", "cbis_ddsm"):
+        layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
+    else:
+        layout = {"reduced": "reduced CBIS-DDSM, images and COCO boxes", "mini_mias": "mini-MIAS"}[profile.source]
+    return Archive(root, layout, *sources[profile.source](root))
+
+
+def _assure_phantoms(experiment: Experiment) -> None:
+    from mammo_lib.data import phantom
+
+    root, settings = experiment.places.archive, experiment.profile.phantom
+    wanted = {"phantom": settings, "seed": experiment.seed}
+    if settings is None or paths.is_done(root / phantom.RECORD, wanted):
+        return
+    if root.exists():  # left from before it had a record
+        shutil.rmtree(root)
+    phantom.write_archive(root, settings, experiment.seed)
+
+
+def prepare(experiment: Experiment, executor: Executor | None = None) -> "PrepareSummary":
+    """The archive -> sets P and G (2.2)."""
+    from mammo_lib.data import prepare as room
+
+    archive = read_archive(experiment)
+    places, profile, seed = experiment.places, experiment.profile, experiment.seed
+    return room.prepare(archive.cases, archive.problems, archive.root, places.prepared, profile, seed, executor)
+
+
+def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
+    """Set P or G: images uint8 (N, S, S), memory-mapped, and the table whose row i describes image i."""
+    folder, name = experiment.places.prepared, ARRAY[stage]
+    if not (folder / "prepare.json").exists():
+        raise FileNotFoundError(f"{folder / 'prepare.json'}: the data is not prepared: run 01_data_preparation first")
+    table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, dtype={"patient_id": str})
+    return np.load(folder / f"{name}.npy", mmap_mode="r"), table
+
+
+def split(experiment: Experiment) -> pd.DataFrame:
+    """Draw the protocol's split, write it, and return (and write) the table of its leaks."""
+    from mammo_lib.data import splits
+    from mammo_lib.data.integrity import near_duplicates
+
+    (_, patches), (images, whole) = load(experiment, "P"), load(experiment, "G")
+    table = splits.make(experiment.protocol, patches, whole, experiment.profile.split, experiment.seed)
+    splits.write(table, experiment.places.splits(experiment.protocol))
+    pairs = near_duplicates(whole, images)
+    write_table(pairs, experiment.results / NEAR_DUPLICATES)
+    alike = pairs.loc[pairs["near_duplicate"], ["image_a", "image_b"]].itertuples(index=False, name=None)
+    leakage = splits.leakage(table, patches, whole, alike)
+    write_table(leakage, experiment.results / "leakage.csv")
+    _publish_parts(experiment)
+    return leakage
+
+
+def _publish_parts(experiment: Experiment) -> None:
+    """What the evaluation needs to know of the split, copied to results/: it then runs where no image is.
+
+    A mass is in the part of its image in set G; under the patient-level protocols that is its patient's part.
+    """
+    for stage in ("P", "G"):
+        table = parts(experiment, stage)
+        kept = [name for name in EXPECTED_COLUMNS if name in table]
+        write_table(table.loc[table["part"] != "train", kept], experiment.results / f"expected_{stage}.csv")
+    cases = pd.read_csv(experiment.places.prepared / "cases.csv", keep_default_na=False, dtype={"patient_id": str})
+    placed = parts(experiment, "G")[["image_id", "fold", "part"]]
+    masses = cases.drop(columns=["image_path", "mask_path", "crop_path"], errors="ignore").merge(placed, on="image_id")
+    write_table(masses, experiment.results / MASSES)
+
+
+def expected(experiment: Experiment, stage: str) -> pd.DataFrame:
+    """The validation and test cases that every cell of a stage must have predicted, with their fold."""
+    path = experiment.results / f"expected_{stage}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: the split is not drawn: run 01_data_preparation first")
+    return pd.read_csv(path, keep_default_na=False, dtype={"patient_id": str})
+
+
+def parts(experiment: Experiment, stage: str) -> pd.DataFrame:
+    """The cases of set P or G, one row for each fold they are in: their table, with `row`, `fold` and `part` added."""
+    from mammo_lib.data import splits
+
+    (_, patches), (_, whole) = load(experiment, "P"), load(experiment, "G")
+    placed = splits.read(experiment.places.splits(experiment.protocol), patches, whole)
+    table = {"P": patches, "G": whole}[stage].rename(columns={ID_COLUMN[stage]: "id"})
+    if stage == "G":
+        table = table.assign(image_id=table["id"])
+    placed = placed.loc[placed["stage"] == stage, ["fold", "id", "part"]]
+    return table.reset_index(names="row").merge(placed, on="id", validate="one_to_many")
+
+
+def lesion_boxes(table: pd.DataFrame) -> pd.DataFrame:
+    """The lesion boxes of a table of set G, one row a mass: image_id, x, y, w, h in pixels of G."""
+    rows = [
+        (image_id, *box)
+        for image_id, boxes in zip(table["image_id"], table["boxes"], strict=True)
+        for box in json.loads(boxes)
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "x", "y", "w", "h"])
+
+
+def integrity(experiment: Experiment) -> pd.DataFrame:
+    """Named checks of the archive: what is expected, what was found, which cases; also written to integrity.csv.
+
+    Near-duplicate images are among them once the splits are drawn, which is when they are looked for.
+    """
+    from mammo_lib.data import integrity as room
+
+    archive, pairs = read_archive(experiment), experiment.results / NEAR_DUPLICATES
+    official = experiment.profile.source in ("cbis_ddsm", "reduced")
+    found = pd.read_csv(pairs) if pairs.exists() else None
+    table = room.to_frame(room.check(archive.cases, archive.problems, archive.root, official, found))
+    write_table(table, experiment.results / "integrity.csv")
+    return table

@@ -1,0 +1,168 @@
+"""Predictions -> the paper's tables beside the printed ones, baselines, paired questions, curves; and the audit.
+
+Reads results/<profile>/<protocol>/ alone: no image, no network, no torch.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mammo_lib import paths
+from mammo_lib.config import PROTOCOLS
+from mammo_lib.stages.archive import MASSES, expected
+from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation.export import Table
+    from mammo_lib.evaluation.figures_curves import Curve
+    from mammo_lib.evaluation.scores import Runs
+    from mammo_lib.evaluation.tables import Results, Setting
+
+MAIN_INITIAL = {"P": "scratch", "G": "patch"}  # the arm of each stage that figures show: the paper's own method
+
+
+def predictions(experiment: Experiment) -> "Results":
+    """(stage, network, initial) -> checked predictions of the cells that are done, folds below one another."""
+    frames: dict[tuple[str, str, str], list[pd.DataFrame]] = {}
+    for (stage, network, initial, _, _), frame in _runs(experiment).items():
+        frames.setdefault((stage, network, initial), []).append(frame)
+    return {key: pd.concat(folds, ignore_index=True) for key, folds in frames.items()}
+
+
+def _runs(experiment: Experiment) -> "Runs":
+    """(stage, network, initial, fold, seed) -> checked predictions of one cell, for every cell that is done."""
+    from mammo_lib.evaluation.predictions import read
+
+    wanted = {stage: expected(experiment, stage) for stage in MAIN_INITIAL}
+    runs = {}
+    for cell in cells(experiment):
+        path = experiment.results / "cells" / cell.name / PREDICTIONS
+        if path.exists():
+            cases = wanted[cell.stage]
+            cases = cases[cases["fold"] == cell.fold].drop(columns="fold")
+            runs[cell.stage, cell.network, cell.initial, cell.fold, cell.seed] = read(path, cases)
+    if not runs:
+        raise FileNotFoundError(f"{experiment.results / 'cells'}: no cell is finished: train some first")
+    return runs
+
+
+def evaluate(experiment: Experiment) -> "dict[str, Table]":
+    """Tables 1 and 2 with baselines, further scores, three kinds of interval, spread, and the paired questions.
+
+    Each is written as CSV, LaTeX and HTML to results/. The table of protocols is made when more than one has results.
+    """
+    from mammo_lib.evaluation import comparisons, export, scores, tables
+
+    results, setting = predictions(experiment), _setting(experiment)
+    baselines = _baselines(experiment)
+    made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
+    for number, stage in enumerate(MAIN_INITIAL, start=1):
+        made[f"table{number}"] = tables.published(stage, results, setting, baselines)
+        made[f"scores_{stage}"] = scores.scores(stage, results, setting)
+        made[f"intervals_{stage}"] = scores.intervals(stage, results, setting)
+        made[f"spread_{stage}"] = scores.spread(stage, _runs(experiment), setting)
+    others = {name: replace(experiment, protocol=name) for name in PROTOCOLS}
+    finished = {name: predictions(other) for name, other in others.items() if (other.results / "cells").exists()}
+    if len(finished) > 1:
+        reference = "official" if "official" in finished else experiment.protocol
+        made["protocols"] = comparisons.protocols(finished, setting, reference)
+    for name, table in made.items():
+        paths.write_text(experiment.results / f"{name}.csv", export.to_csv(table))
+        paths.write_text(experiment.results / f"{name}.tex", export.to_latex(table, f"tab:{name}"))
+        paths.write_text(experiment.results / f"{name}.html", export.to_html(table))
+    return made
+
+
+def _setting(experiment: Experiment) -> "Setting":
+    """How the tables are counted, with the reason for every cell that has no predictions."""
+    from mammo_lib.evaluation.tables import Setting
+
+    tried = outcomes(experiment)
+    reasons = {}
+    for cell in cells(experiment):
+        row = tried[tried["cell"] == cell.name]
+        if len(row) and row["state"].item() == "not available":
+            reasons[(cell.stage, cell.network, cell.initial)] = "weights not available"
+        elif len(row) and row["state"].item() in ("failed", "not run"):
+            reasons[(cell.stage, cell.network, cell.initial)] = f"{row['state'].item()}: {row['message'].item()}"
+    return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons)
+
+
+def _baselines(experiment: Experiment) -> dict[str, pd.DataFrame]:
+    """What can be said of the test masses without a network; each fold's baselines are fitted on its own training part.
+
+    Left out: the BI-RADS assessment where the source has none, and the regression under as_written, whose training and
+    test part share patients.
+    """
+    from mammo_lib.evaluation import baselines
+
+    masses = pd.read_csv(experiment.results / MASSES, keep_default_na=False, dtype={"patient_id": str})
+    folds = [
+        {part: rows.drop(columns="part") for part, rows in fold.groupby("part")} for _, fold in masses.groupby("fold")
+    ]
+    made = {"prevalence": [baselines.prevalence(fold["train"], fold["test"]) for fold in folds]}
+    if masses["assessment"].astype(str).ne("").all():
+        made["birads"] = [baselines.birads(fold["test"]) for fold in folds]
+    if experiment.protocol != "as_written" and masses["margins"].ne("").any():
+        made["descriptors"] = [baselines.descriptors(fold["train"], fold["test"]) for fold in folds]
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}
+
+
+def draw_evaluation(experiment: Experiment) -> list[Path]:
+    """ROC curves, confusion matrices, calibration and forest plots, from stored predictions; files in figures/."""
+    from mammo_lib.evaluation import figures, figures_curves
+
+    results, data = predictions(experiment), data_sentence(experiment)
+    written: list[Path] = []
+    for stage, initial in MAIN_INITIAL.items():
+        curves = [
+            _curve(experiment, key, frame) for key, frame in results.items() if key[0] == stage and key[2] == initial
+        ]
+        if not curves:
+            continue
+        threshold = experiment.profile.evaluation.threshold
+        drawn = {
+            f"roc_{stage}": figures_curves.roc_curves(curves, data),
+            f"calibration_{stage}": figures_curves.calibration(curves, data),
+            f"confusion_{stage}": figures_curves.confusion_matrices(curves, threshold, data),
+        }
+        for name, figure in drawn.items():
+            written += figures.save(figure, experiment.places.figures, name)
+    return written + _draw_questions(experiment, data)
+
+
+def data_sentence(experiment: Experiment) -> str:
+    """What every picture of this experiment says of its data."""
+    return f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}"
+
+
+def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFrame) -> "Curve":
+    from mammo_lib.evaluation import roc, statistics
+    from mammo_lib.evaluation.figures_curves import Curve
+
+    test, rule = frame[frame["part"] == "test"], experiment.profile.evaluation
+    label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
+    statistic = statistics.weighted_auc(label, probability)
+    try:
+        replicates = statistics.bootstrap(statistic, test["patient_id"], rule.resamples, experiment.seed)
+    except statistics.Undefined as reason:
+        return Curve(key[1], label, probability, str(reason))
+    auc = statistics.percentile(replicates, rule.confidence)
+    band = roc.band(label, probability, test["patient_id"], rule.resamples, rule.confidence, experiment.seed)
+    return Curve(key[1], label, probability, f"AUC {auc.estimate:.2f} ({auc.low:.2f} to {auc.high:.2f})", band)
+
+
+def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
+    """One forest plot for each question that could be asked."""
+    from mammo_lib.evaluation import figures, figures_curves
+
+    table = pd.read_csv(experiment.results / "questions.csv")
+    written = []
+    for number, (question, rows) in enumerate(table.groupby("question", sort=False), start=1):
+        frame = rows.assign(label=rows["first"] + " − " + rows["second"], p=rows["p_holm"])
+        figure = figures_curves.forest(frame, data, f"{question}: difference in AUC (p after Holm)")
+        written += figures.save(figure, experiment.places.figures, f"question_{number}")
+    return written

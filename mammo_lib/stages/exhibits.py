@@ -1,0 +1,118 @@
+"""What a run left behind, made ready for the page: its facts, tables, files and figures, each called by its name.
+
+A name whose file is not there gives nothing: a step that has not been run leaves its place empty.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mammo_lib.stages.experiment import Experiment
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation import export
+    from mammo_lib.evaluation.report import Link, Picture, Section, Table
+
+NOT_MADE = "Not made yet: run its notebook, then the report again."
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """known: facts by name; made: tables that `evaluate` returns; captions: of figures, by the names of their files."""
+
+    experiment: Experiment
+    known: Mapping[str, str]
+    made: "Mapping[str, export.Table]"
+    captions: Mapping[str, str]
+
+    def section(
+        self,
+        title: str,
+        prose: Sequence[str] = (),
+        facts: Sequence[str] = (),
+        made: Sequence[str] = (),
+        tables: "Sequence[Table]" = (),
+        stored: Sequence[str] = (),
+        folded: bool = False,
+        figures: Sequence[str] = (),
+        files: Sequence[str] = (),
+        links: "Sequence[Link]" = (),
+    ) -> "Section":
+        """A section from names, in this order; the files of `made` and `stored` tables are linked by themselves."""
+        from mammo_lib.evaluation.report import Section
+
+        told = [*prose, *(self.known[name] for name in facts if name in self.known)]
+        shown = [
+            *(printed(self.made[name]) for name in made if name in self.made),
+            *tables,
+            *(table for name in stored for table in self._stored(name, folded)),
+        ]
+        pictures = [picture for name in figures for picture in self._pictures(name)]
+        linked = [*(link for name in (*made, *stored, *files) for link in self._files(name)), *links]
+        if not (told or shown or pictures or linked):
+            told = [NOT_MADE]
+        return Section(title, told, shown, pictures, linked)
+
+    def _stored(self, name: str, folded: bool) -> "list[Table]":
+        """A table as it was written, with headings in words and blank cells where a text is missing."""
+        from mammo_lib.evaluation.captions import TABLES
+        from mammo_lib.evaluation.report import Table
+
+        tables, told = [], TABLES[name]
+        for path in self._found(f"{name}.csv"):
+            frame = pd.read_csv(path)
+            frame = frame.assign(**frame.select_dtypes(["object", "string"]).fillna(""))
+            frame.columns = frame.columns.str.replace("_", " ")
+            tables.append(Table(told.caption, frame, told.note, formats=told.formats, folded=folded))
+        return tables
+
+    def _pictures(self, name: str) -> "list[Picture]":
+        from mammo_lib.evaluation.report import Picture
+
+        path = self.experiment.places.figures / f"{name}.png"
+        return [Picture(self.captions[name], path)] if path.exists() else []
+
+    def _files(self, name: str) -> "list[Link]":
+        from mammo_lib.evaluation.report import Link
+
+        return [Link(path.name, path) for kind in ("csv", "tex") for path in self._found(f"{name}.{kind}")]
+
+    def _found(self, name: str) -> list[Path]:
+        """The file of this name in the first of the folders with results that has it, or nothing."""
+        places = self.experiment.places
+        folders = self.experiment.results, places.root / "results" / "published", places.prepared
+        return [folder / name for folder in folders if (folder / name).exists()][:1]
+
+
+def printed(table: "export.Table") -> "Table":
+    """A table as people read it: one line of headings, and no column that has nothing to say."""
+    from mammo_lib.evaluation.report import Table
+
+    shown = _narrow(table.shown) if table.shown.columns.nlevels == 2 else table.shown
+    shown = shown.set_axis([str(name).replace("_", " ") for name in shown], axis=1)
+    spoken = [name for name in shown if shown[name].ne("").any()]
+    return Table(table.caption, shown[spoken], note=" ".join(table.notes))
+
+
+def _narrow(shown: pd.DataFrame) -> pd.DataFrame:
+    """Two lines of headings to one, difference behind the printed value: three columns a metric overflow a page."""
+    flat = {}
+    for metric, kind in shown.columns.to_frame().itertuples(index=False, name=None):
+        if kind == "Printed":
+            difference = shown[metric, "Difference"]
+            cells = shown[metric, kind] + difference.map(lambda value: f" ({value})" if value else "")
+            flat[f"{metric}, printed (difference)"] = cells
+        elif kind != "Difference":
+            flat[f"{metric}, ours" if metric else kind] = shown[metric, kind]
+    return pd.DataFrame(flat)
+
+
+def notebooks(experiment: Experiment) -> "list[Link]":
+    """Links to the executed notebooks, in their order."""
+    from mammo_lib.evaluation.report import Link
+
+    copies = sorted((experiment.runs / "notebooks").glob("0*.ipynb"))
+    return [Link(f"executed notebook {copy.stem}", copy) for copy in copies]

@@ -1,0 +1,129 @@
+"""What every step is told, and what is settled before the first step: names, folders, the machine."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mammo_lib import paths
+from mammo_lib.config import PROTOCOLS, Profile, get_profile
+from mammo_lib.paths import Places
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Which profile, which protocol, which seed."""
+
+    profile: Profile
+    protocol: str
+    seed: int
+
+    @classmethod
+    def of(cls, profile: str, protocol: str, seed: int) -> "Experiment":
+        """ValueError when a name is unknown or the seed is negative."""
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}: give 0 or a positive number")
+        return cls(get_profile(profile), protocol, seed)
+
+    @property
+    def places(self) -> Places:
+        return Places.of(self.profile)
+
+    @property
+    def results(self) -> Path:
+        return self.places.results(self.protocol)
+
+    @property
+    def runs(self) -> Path:
+        return self.places.runs(self.protocol)
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse at the door what would fail later: folders that cannot be written, an archive that is not there."""
+    places, profile = experiment.places, experiment.profile
+    for folder in (places.prepared, experiment.runs, experiment.results, places.figures):
+        _assure_writable(folder)
+    if profile.phantom is None and not places.archive.is_dir():
+        raise FileNotFoundError(
+            f"{places.archive}: the archive of profile {profile.name} ({profile.data}) is not there: "
+            "put it there or name its folder in $MAMMO_CBAM_ARCHIVE"
+        )
+
+
+def _assure_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.write_text(folder / ".writable", "")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        reason = f"{folder}: cannot be written ({error.strerror}): make it writable or set $MAMMO_CBAM_HOME"
+        raise OSError(reason) from None
+
+
+def forget(experiment: Experiment) -> None:
+    """Delete what this profile and protocol have made; never an archive that was not drawn here."""
+    places = experiment.places
+    made = [places.prepared, places.demo, experiment.runs, experiment.results, places.figures]
+    for folder in [*made, *([places.archive] if experiment.profile.phantom else [])]:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def executor(workers: int, dask_address: str | None = None) -> Iterator[Executor | None]:
+    """Where cells and images are worked on: this process (None), a pool of processes, or a Dask cluster's workers."""
+    if dask_address:
+        from distributed import Client
+
+        with Client(dask_address) as client:
+            yield client.get_executor()
+    elif workers:
+        from mammo_lib.training.experiments import Processes
+
+        with Processes(workers) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def describe_environment(experiment: Experiment) -> pd.DataFrame:
+    """What this runs on, as rows of `what` and `value`; also written to environment.csv."""
+    from mammo_lib.training.records import commit
+
+    facts = {
+        "profile": experiment.profile.name,
+        "data": experiment.profile.data,
+        "protocol": f"{experiment.protocol}: {PROTOCOLS[experiment.protocol]}",
+        "seed": experiment.seed,
+        "commit": commit() or "unknown",
+        "system": platform.platform(),
+        "Python": platform.python_version(),
+        "CPU cores": os.cpu_count(),
+        "training device": default_device(),
+    } | {package: importlib.metadata.version(package) for package in PACKAGES}
+    table = pd.DataFrame([{"what": what, "value": str(value)} for what, value in facts.items()])
+    write_table(table, experiment.results / "environment.csv")
+    return table
+
+
+def default_device() -> str:
+    """CUDA where torch finds it, the CPU otherwise."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    with paths.atomic_write(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")

@@ -1,0 +1,183 @@
+"""Grad-CAM over every test image of set G (3.2): how well it finds the lesion, and the pictures of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib import paths
+from mammo_lib.config import NETWORK_LABELS, PROPOSED
+from mammo_lib.stages.archive import load, parts
+from mammo_lib.stages.comparison import MAIN_INITIAL, data_sentence
+from mammo_lib.stages.experiment import Experiment, default_device, write_table
+from mammo_lib.stages.trainings import build_network, cells, load_network
+
+if TYPE_CHECKING:
+    import torch
+
+    from mammo_lib.evaluation.figures import Sample
+    from mammo_lib.models.networks import Classifier
+    from mammo_lib.training.experiments import Cell
+
+GRADCAM, GATE = "Grad-CAM", "CBAM spatial gate"
+UNTRAINED_HEAD, UNTRAINED = "Grad-CAM, untrained head", "Grad-CAM, random weights"
+RANDOM_NETWORKS = 3  # ours: measured and averaged, since the map of a single one is often empty
+MAPS = "gradcam.npz"  # in the cell's folder: Grad-CAM of the test images, float16 (n, S, S), in their order in G
+CASES = "localisation_cases.csv"
+RULE = "median cases by predicted probability within equal groups of each class, not chosen by looks"
+CONTACT_COUNT = 16  # ours: samples of each group in the contact sheet, evenly spread over probability
+
+
+def explain(experiment: Experiment) -> pd.DataFrame:
+    """Heat maps of the proposed network for every test image, measured against the lesion boxes beside controls.
+
+    Returns the summary over images with intervals over patients; also written, with the single images and the
+    differences from the controls, to results/. A cell whose maps are made is not explained again.
+    """
+    from mammo_lib.evaluation import localisation, removal
+
+    rows = pd.concat([_explain_cell(experiment, cell) for cell in _explained_cells(experiment)], ignore_index=True)
+    write_table(rows, experiment.results / CASES)
+    rule, measures = experiment.profile.evaluation, (*localisation.MEASURES, removal.MEASURE)
+    settings = (rule.resamples, rule.confidence, experiment.seed, measures)
+    summary = localisation.summary(rows, *settings)
+    write_table(summary, experiment.results / "localisation.csv")
+    write_table(localisation.differences(rows, GRADCAM, *settings), experiment.results / "localisation_differences.csv")
+    return summary
+
+
+def _explained_cells(experiment: Experiment) -> "list[Cell]":
+    """The paper's own cell: the proposed network on G, from patch weights, in every fold."""
+    return cells(experiment, f"G/{PROPOSED}/{MAIN_INITIAL['G']}/*")
+
+
+def _explain_cell(experiment: Experiment, cell: "Cell") -> pd.DataFrame:
+    """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
+    from mammo_lib.evaluation import removal
+
+    folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
+    if not (folder / "best.pt").exists():
+        raise FileNotFoundError(
+            f"{folder / 'best.pt'}: cell {cell.name} is not trained: run 03_global_finetuning first"
+        )
+    settings = {
+        "network": paths.file_hash(folder / "best.pt"),
+        "cases": test["id"].tolist(),
+        "removed_shares": removal.SHARES,
+        "random_networks": RANDOM_NETWORKS,
+    }
+    if paths.is_done(folder / "gradcam.json", settings):
+        return pd.read_csv(folder / CASES)
+    network = load_network(experiment, cell).to(default_device())
+    maps = _maps(experiment, cell, network, images)
+    rows = _measure(experiment, network, images, test.assign(probability=_probability(folder, test)), maps)
+    with paths.atomic_write(folder / MAPS) as part, open(part, "wb") as file:
+        np.savez_compressed(file, maps=maps[GRADCAM].astype(np.float16))
+    write_table(rows, folder / CASES)
+    paths.write_json(folder / "gradcam.json", {"settings": settings})
+    return rows
+
+
+def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: np.ndarray) -> dict[str, np.ndarray]:
+    """Grad-CAM and spatial gate of the trained network; Grad-CAM of what is not trained: its head, all of it."""
+    from mammo_lib.evaluation import gradcam
+
+    x = _network_input(images).to(default_device())
+    maps = {GRADCAM: gradcam.heat_maps(network, x), GATE: gradcam.spatial_gates(network, x)}
+    headless = load_network(experiment, cell)
+    headless.head = build_network(experiment.profile, cell).head
+    maps[UNTRAINED_HEAD] = gradcam.heat_maps(headless.eval().to(x.device), x)
+    for number in range(RANDOM_NETWORKS):
+        untrained = build_network(experiment.profile, replace(cell, seed=cell.seed + number)).eval().to(x.device)
+        maps[f"{UNTRAINED} #{number}"] = gradcam.heat_maps(untrained, x)
+    return maps
+
+
+def _measure(
+    experiment: Experiment, network: "Classifier", images: np.ndarray, test: pd.DataFrame, maps: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Localisation and removal of every map and control, per image; the random networks of an image averaged."""
+    from mammo_lib.evaluation import localisation, removal
+
+    threshold = experiment.profile.evaluation.threshold
+    rows = localisation.per_image(test, images, test["probability"].to_numpy(), maps, threshold)
+    x = _network_input(images).to(default_device())
+    controls = {name: np.stack([draw(image) for image in images]) for name, draw in localisation.CONTROLS.items()}
+    removed = pd.DataFrame(
+        {name: removal.removal(network, x, heat, experiment.seed) for name, heat in (maps | controls).items()},
+        index=pd.Index(test["image_id"]),
+    ).melt(var_name="method", value_name=removal.MEASURE, ignore_index=False)
+    rows = rows.merge(removed.reset_index(), on=["image_id", "method"], validate="one_to_one")
+    rows["method"] = rows["method"].str.replace(r" #\d+$", "", regex=True)
+    measured = {*localisation.MEASURES, "best_threshold", "empty", removal.MEASURE}
+    return rows.groupby([name for name in rows if name not in measured], sort=False, as_index=False).mean()
+
+
+def _network_input(images: np.ndarray) -> "torch.Tensor":
+    """uint8 (n, S, S) -> float (n, 3, S, S), as in training but not augmented."""
+    import torch
+
+    from mammo_lib.training import augment
+
+    return augment.normalise(torch.from_numpy(images)[:, None].float() / 255)
+
+
+def _test_images(experiment: Experiment, cell: "Cell") -> tuple[np.ndarray, pd.DataFrame]:
+    images, table = load(experiment, "G")[0], parts(experiment, "G")
+    test = table[(table["fold"] == cell.fold) & (table["part"] == "test")].reset_index(drop=True)
+    return np.asarray(images[test["row"].to_numpy()]), test
+
+
+def _probability(folder: Path, test: pd.DataFrame) -> np.ndarray:
+    predicted = pd.read_csv(folder / "predictions.csv").set_index("id")["probability"]
+    return predicted.loc[test["id"]].to_numpy()
+
+
+def draw_explanations(experiment: Experiment) -> list[Path]:
+    """Fig. 7 by a stated rule, a contact sheet of successes and failures, and the localisation measures."""
+    from mammo_lib.evaluation import figures, figures_curves, localisation
+
+    cell = _explained_cells(experiment)[0]
+    images, test = _test_images(experiment, cell)
+    probability = _probability(experiment.runs / cell.name, test)
+    with np.load(experiment.runs / cell.name / MAPS) as maps:
+        heat = maps["maps"].astype(np.float32)
+    samples = _samples(images, heat, test, probability)
+    data, network = data_sentence(experiment), NETWORK_LABELS[cell.network]
+    chosen = [samples[row] for row in localisation.representative_cases(test, probability)]
+    threshold = experiment.profile.evaluation.threshold
+    groups = {name: _spread([s for s in samples if _group(s, threshold) == name]) for name in localisation.GROUPS[1:]}
+    summary = pd.read_csv(experiment.results / "localisation.csv").query("group == 'all'")
+    measures = {"energy": "energy in the lesion", "pointing": "pointing game", "iou": "IoU at half maximum"}
+    drawn = {
+        "fig7_gradcam": figures.gradcam_samples(chosen, data, network, RULE),
+        "gradcam_contact_sheet": figures.contact_sheet(groups, data),
+        "localisation": figures_curves.localisation(summary, measures, data),
+    }
+    return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.places.figures, name)]
+
+
+def _samples(images: np.ndarray, heat: np.ndarray, test: pd.DataFrame, probability: np.ndarray) -> "list[Sample]":
+    from mammo_lib.evaluation.figures import Sample
+
+    return [
+        Sample(images[row], heat[row], json.loads(boxes), float(probability[row]), int(label))
+        for row, (boxes, label) in enumerate(zip(test["boxes"], test["label"], strict=True))
+    ]
+
+
+def _group(sample: "Sample", threshold: float) -> str:
+    from mammo_lib.evaluation import localisation
+
+    return localisation.group(sample.label, sample.probability, threshold)
+
+
+def _spread(samples: "list[Sample]") -> "list[Sample]":
+    """At most CONTACT_COUNT samples, evenly spread over the order of probability."""
+    ordered = sorted(samples, key=lambda sample: sample.probability)
+    if len(ordered) <= CONTACT_COUNT:
+        return ordered
+    return [ordered[place] for place in np.linspace(0, len(ordered) - 1, CONTACT_COUNT).round().astype(int)]

@@ -1,0 +1,180 @@
+"""What a run can say of itself for a reporting checklist: sentences by name, made from its settings and its records.
+
+A fact whose record is not there is blank, and the checklist's item stays open. What holds for a source of data (how it
+was acquired, what its labels are) is said by that source's own publication; what we do not know is left out.
+"""
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROPOSED, PROTOCOLS, Training
+from mammo_lib.stages.archive import MASSES
+from mammo_lib.stages.comparison import MAIN_INITIAL
+from mammo_lib.stages.experiment import Experiment
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation.export import Table
+
+_DDSM = {
+    "design": "Retrospective: a public collection (CBIS-DDSM, made from DDSM).",
+    "acquisition": "Screen-film mammograms, digitised for DDSM (Lee et al. 2017).",
+    "deidentification": "By the providers of the collection; nothing that identifies a patient is read here.",
+    "reference": "Pathology as CBIS-DDSM's tables give it; benign without callback counts as benign.",
+    "annotation": "Outlines and BI-RADS descriptors of CBIS-DDSM (Lee et al. 2017); none were added.",
+    "setting": "Four centres in the United States, as DDSM names them; the centre of a case is not recorded.",
+    "data_availability": "CBIS-DDSM is public (The Cancer Imaging Archive, CC BY 3.0).",
+}
+SOURCES = {
+    "cbis_ddsm": _DDSM,
+    "reduced": _DDSM,
+    "mini_mias": {
+        "design": "Retrospective: a public collection (mini-MIAS).",
+        "acquisition": "Film mammograms, digitised and reduced to 1024 x 1024 pixels (Suckling et al. 1994).",
+        "reference": "Severity as the collection's table gives it.",
+        "annotation": "Centre and radius of each lesion, from the collection's table; none were added.",
+        "data_availability": "mini-MIAS is to be had from its providers, for research only.",
+    },
+    "phantom": {
+        "design": "No study of patients: the images are drawn by a program.",
+        "acquisition": "Drawn by data/phantom.py.",
+        "deidentification": "Nothing to remove: there are no patients.",
+        "reference": "Known: a phantom is drawn from its label.",
+        "annotation": "Known: a mask is drawn with its mass.",
+        "setting": "None: there are no patients.",
+        "data_availability": "Drawn anew from the seed by anyone, byte for byte.",
+    },
+}
+
+
+def facts(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
+    """Name -> sentence, for `evaluation.checklist.fill`; `made` are the tables that `evaluate` returns."""
+    return SOURCES[experiment.profile.source] | _method(experiment) | _records(experiment) | _results(experiment, made)
+
+
+def _method(experiment: Experiment) -> dict[str, str]:
+    """What the settings say."""
+    profile, rule = experiment.profile, experiment.profile.evaluation
+    patches, whole = profile.patches, profile.globals
+    initial = {stage: ", ".join(INITIAL_LABELS[name] for name in profile.initial(stage)) for stage in ("P", "G")}
+    return {
+        "method": "Deep learning: convolutional networks with an attention module (CBAM).",
+        "aim": "Aim: to reproduce Xu et al. 2021, networks with and without CBAM, with and without transfer.",
+        "data": f"{profile.data}.",
+        "eligibility": "Every mass whose image can be read and whose place is known.",
+        "selection_of_data": "Masses only, as in the paper; no other selection.",
+        "preprocessing": f"P: {patches.centres} windows a mass, {patches.context:g} times its longer side, "
+        f"{patches.size} x {patches.size} pixels. G: the breast without background, {whole.size} x {whole.size}. "
+        "8 bits, grey in three channels, normalised.",
+        "predictors": "The pixels of one mammogram, nothing else.",
+        "protocol": f"Protocol {experiment.protocol}: {PROTOCOLS[experiment.protocol]}.",
+        "model": f"{', '.join(NETWORK_LABELS[name] for name in profile.networks)}; one CBAM behind the last feature "
+        f"layer (reduction {profile.cbam.reduction}, kernel {profile.cbam.spatial_kernel}).",
+        "initialisation": f"P: {initial['P']}. G: {initial['G']}.",
+        "training": f"P: {_words(profile.patch_training)}. G: {_words(profile.global_training)}. Flips, rotation, zoom "
+        f"and shear at random; seed {experiment.seed}.",
+        "final_model": "The epoch of best validation accuracy, ties by loss.",
+        "ensemble": "None: every result is of one network.",
+        "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
+        "uncertainty": f"{rule.confidence:.0%} intervals from {rule.resamples} bootstrap resamples of patients, "
+        "DeLong's beside them; paired differences, Holm's correction.",
+        "clusters": "Cases of a patient are resampled together; centres are not recorded.",
+        "threshold": f"A probability of malignancy; malignant at {rule.threshold:g} or more (ours: the paper states "
+        "none), and at Youden's threshold chosen on validation cases.",
+        "predictions": "Softmax of the two scores of best.pt, in evaluation mode; stored in predictions.csv.",
+        "imbalance": "Not treated: classes are as they come, and nothing is recalibrated.",
+        "updating": "None.",
+        "robustness": "Other initial weights, networks without CBAM, baselines without a network, other protocols.",
+        "external_test": "None in this run.",
+        "bad_input": "A file that cannot be read and an image without a breast are set aside with the reason.",
+        "detail": "config.py holds every setting with its section; run.json of each cell what it was trained with.",
+    }
+
+
+def _words(training: Training) -> str:
+    return (
+        f"{training.optimiser}, learning rate {training.learning_rate:g}, batch {training.batch_size}, at most "
+        f"{training.max_epochs} epochs"
+    )
+
+
+def _records(experiment: Experiment) -> dict[str, str]:
+    """What the files of the run say of its data and its machine."""
+    from mammo_lib.training.records import commit
+
+    results, prepared = experiment.results, experiment.places.prepared
+    version = importlib.metadata.version("mammo-cbam")
+    code = f"Code: MIT licence, version {version}, commit {commit() or 'unknown'}."
+    found = {"availability": f"{code} Trained networks: best.pt of each cell, kept by who trained it."}
+    if (results / MASSES).exists():
+        found |= _parts(pd.read_csv(results / MASSES, dtype={"patient_id": str}))
+    if (results / "leakage.csv").exists():
+        leaks = pd.read_csv(results / "leakage.csv").query("relation == 'same patient' and seen_in == 'train'")
+        shares = [f"{row.stage}: {row.with_relative} of {row.test_cases}" for row in leaks.itertuples()]
+        found["leakage"] = f"Test cases whose patient is in training: {'; '.join(shares)}."
+    if (results / "integrity.csv").exists():
+        checks = pd.read_csv(results / "integrity.csv")["verdict"]
+        found["checks"] = f"Named checks of the archive: {len(checks)}; as expected or only noted: {_fine(checks)}."
+    if (prepared / "problems.csv").exists():
+        found["missing"] = _set_aside(prepared / "problems.csv")
+        if "flow" in found:
+            found["flow"] += f" {found['missing']}"
+    if (results / "environment.csv").exists():
+        machine = pd.read_csv(results / "environment.csv").set_index("what")["value"]
+        versions = machine.loc["Python":]  # type: ignore[misc]  # the rows from there on
+        found["software"] = ", ".join(f"{what} {value}" for what, value in versions.items()) + "."
+    return found
+
+
+def _fine(verdicts: pd.Series) -> int:
+    return int(verdicts.isin(["as expected", "noted"]).sum())
+
+
+def _set_aside(path: Path) -> str:
+    problems = pd.read_csv(path, keep_default_na=False)
+    noted = int((problems["stage"] == "note").sum())
+    return f"Set aside with the reason: {len(problems) - noted}; repaired or noted: {noted}. Nothing is imputed."
+
+
+def _parts(masses: pd.DataFrame) -> dict[str, str]:
+    """Counts of each part (of fold 0), and of the whole."""
+    first = masses[masses["fold"] == 0]
+    counted = {part: _count(first[first["part"] == part]) for part in PARTS}
+    test = first[first["part"] == "test"]
+    return {
+        "flow": f"Used: {_count(first)}.",
+        "parts": "; ".join(f"{part}: {count}" for part, count in counted.items()).capitalize() + ".",
+        "internal_test": f"On test cases of the same source: {counted['test']}; malignant share of masses "
+        f"{test['label'].mean():.2f}.",
+    }
+
+
+def _count(masses: pd.DataFrame) -> str:
+    numbers = {
+        "patients": masses["patient_id"].nunique(),
+        "images": masses["image_id"].nunique(),
+        "masses": len(masses),
+    }
+    listed = ", ".join(f"{count} {name}" for name, count in numbers.items())
+    return f"{listed} ({int(masses['label'].sum())} malignant)"
+
+
+def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
+    """What the tables say of the proposed network on whole mammograms."""
+    initial = INITIAL_LABELS[MAIN_INITIAL["G"]]
+    name = f"{NETWORK_LABELS[PROPOSED]} from {initial}"
+    table, spread = made["table2"], made["spread_G"].frame
+    chosen = (table.frame["network"] == NETWORK_LABELS[PROPOSED]) & (table.frame["initial"] == initial)
+    found = {}
+    if table.frame.loc[chosen, "auc"].notna().any():
+        shown = table.shown[chosen].iloc[0]
+        values = [f"{metric} {shown[metric, 'Ours']}" for metric in ("Sensitivity", "Specificity", "Accuracy", "AUC")]
+        found["performance"] = f"{name}, {shown['', 'Cases']} images: {', '.join(values)}; all others in the tables."
+        runs = spread[(spread["network"] == NETWORK_LABELS[PROPOSED]) & (spread["initial"] == initial)].iloc[0]
+        found["spread"] = f"Spread over {runs['folds']} fold(s) and {runs['seeds']} seed(s); centres are not recorded."
+    if (experiment.results / "localisation.csv").exists():
+        found["explanation"] = "Grad-CAM of every test image, measured against the lesion beside controls."
+        found["failures"] = "Shown as heat maps and measured by group; why they fail is for a person to say."
+    return found

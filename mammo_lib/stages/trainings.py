@@ -1,0 +1,220 @@
+"""Training the cells of the paper's matrix (2.4, 2.5), and what they leave behind."""
+
+import shutil
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib import paths
+from mammo_lib.config import PARTS, Profile
+from mammo_lib.stages.archive import ARRAY, load, parts
+from mammo_lib.stages.experiment import Experiment, default_device, write_table
+
+if TYPE_CHECKING:
+    from mammo_lib.models.networks import Classifier
+    from mammo_lib.training.experiments import Cell, Outcome
+
+OUTCOMES = "outcomes.csv"
+PREDICTIONS = "predictions.csv"
+RECORDS = ("run.json", "history.csv", PREDICTIONS)  # what goes from runs/ to results/: small, no weights
+PREDICTION_COLUMNS = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
+
+
+def cells(experiment: Experiment, pattern: str = "*") -> "list[Cell]":
+    """The cells of the experiment whose name fits `pattern`, for instance "P/*"; ValueError when none does."""
+    from mammo_lib.training import experiments
+
+    matrix = experiments.matrix(experiment.protocol, experiment.profile, seeds=[experiment.seed])
+    chosen = [cell for cell in matrix if fnmatch(cell.name, pattern)]
+    if not chosen:
+        raise ValueError(f"no cell is called {pattern!r}: the first of {len(matrix)} is {matrix[0].name}")
+    return chosen
+
+
+def train(experiment: Experiment, pattern: str = "*", executor: Executor | None = None) -> pd.DataFrame:
+    """Train the cells that fit `pattern`; return one row a cell: its state, and the reason when it is not done.
+
+    What a cell recorded, without its weights, is copied to results/, where every later step reads it.
+    """
+    from mammo_lib.models.weights import WeightsNotAvailable
+    from mammo_lib.training import experiments
+
+    outcomes = experiments.run(
+        cells(experiment, pattern),
+        partial(train_cell, experiment),
+        executor,
+        folder=experiment.runs,
+        not_available=(WeightsNotAvailable,),
+    )
+    for outcome in outcomes:
+        _publish(experiment, outcome.cell)
+    table = pd.DataFrame(
+        [{"cell": outcome.cell.name, "state": outcome.state, "message": outcome.message} for outcome in outcomes]
+    )
+    _remember(table, experiment.results / OUTCOMES)
+    return table
+
+
+def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
+    """Train one cell, predict its validation and test cases, and write its record; skip it when that is done."""
+    from mammo_lib.training import experiments, loop, records
+
+    started = datetime.now(UTC)
+    folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
+    initial = _initial_weights(experiment, cell)
+    settings = records.cell_settings(cell, profile, _inputs(experiment, cell) | initial.hashes)
+    if paths.is_done(folder / "run.json", settings):
+        return experiments.Outcome(cell, "skipped")
+    network = build_network(profile, cell)
+    note = initial.give_to(network)
+    images, table = load(experiment, cell.stage)[0], parts(experiment, cell.stage)
+    table = table[table["fold"] == cell.fold].sort_values("row", ignore_index=True)
+    rows = {part: table.loc[table["part"] == part, "row"].to_numpy() for part in PARTS}
+    history = loop.train(
+        network,
+        images,
+        table["label"].to_numpy(),
+        table["id"].tolist(),
+        rows,
+        profile.training(cell.stage),
+        profile.augmentation,
+        cell.seed,
+        folder,
+        settings,
+        device,
+    )
+    write_table(_predict(network, images, table, profile.training(cell.stage).batch_size, device), folder / PREDICTIONS)
+    record = records.record(settings, history, device, started)
+    paths.write_json(folder / "run.json", record | {"initial_weights": note})
+    for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
+        path.unlink()
+    return experiments.Outcome(cell, "done", note)
+
+
+def build_network(profile: Profile, cell: "Cell") -> "Classifier":
+    from mammo_lib.models import networks
+
+    size = (profile.patches if cell.stage == "P" else profile.globals).size
+    return networks.build(cell.network, size=size, vgg_hidden=profile.vgg_hidden, cbam=profile.cbam, seed=cell.seed)
+
+
+@dataclass(frozen=True)
+class _Initial:
+    """Where a network starts: a state (None: at random) and the hash that goes into the cell's record."""
+
+    source: str
+    state: dict[str, Any] | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def give_to(self, network: "Classifier") -> str:
+        """Copy the state into the network; return in words what was copied and what was not."""
+        from mammo_lib.models import weights
+
+        return self.source if self.state is None else f"{self.source}: {weights.transfer(network, self.state)}"
+
+
+def _initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
+    """Patch weights are the best checkpoint of the cell's parent; ImageNet weights come from the user's file."""
+    from mammo_lib.models import weights
+    from mammo_lib.training import checkpoint
+
+    if cell.parent is not None:
+        best = experiment.runs / cell.parent.name / "best.pt"
+        state = checkpoint.load(best)["network"]
+        return _Initial(cell.parent.name, state, {"initial_weights": paths.file_hash(best)})
+    if cell.initial == "imagenet":
+        found = weights.imagenet(cell.network, experiment.places.weights)
+        return _Initial(found.source, found.state, {"initial_weights": found.sha256})
+    return _Initial("random")
+
+
+def _inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
+    """Hashes of what a cell reads besides its initial weights."""
+    prepared = paths.read_json(experiment.places.prepared / "prepare.json")["hashes"]
+    name = ARRAY[cell.stage]
+    return {
+        "images": prepared[f"{name}.npy"],
+        "table": prepared[f"{name}.csv"],
+        "split": paths.file_hash(experiment.places.splits(experiment.protocol)),
+    }
+
+
+def _predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
+    from mammo_lib.training import loop
+
+    predicted = table[table["part"] != "train"].copy()
+    predicted["probability"] = loop.predict(network, images, predicted["row"].to_numpy(), batch, device)
+    return predicted.reindex(columns=PREDICTION_COLUMNS)
+
+
+def load_network(experiment: Experiment, cell: "Cell") -> "Classifier":
+    """The trained network of a cell, its best epoch; FileNotFoundError when it is not trained."""
+    from mammo_lib.training import checkpoint
+
+    network = build_network(experiment.profile, cell)
+    network.load_state_dict(checkpoint.load(experiment.runs / cell.name / "best.pt")["network"])
+    return network.eval()
+
+
+def _publish(experiment: Experiment, cell: "Cell") -> None:
+    """Copy a finished cell's small files to results/."""
+    source, target = experiment.runs / cell.name, experiment.results / "cells" / cell.name
+    if (source / "run.json").exists():
+        for name in RECORDS:
+            with paths.atomic_write(target / name) as part:
+                shutil.copyfile(source / name, part)
+
+
+def _remember(table: pd.DataFrame, path: Path) -> None:
+    """Put the newest outcome of each cell into the table at `path`."""
+    known = pd.read_csv(path, keep_default_na=False) if path.exists() else table.iloc[:0]
+    merged = pd.concat([known[~known["cell"].isin(table["cell"])], table])
+    write_table(merged.sort_values("cell"), path)
+
+
+def outcomes(experiment: Experiment) -> pd.DataFrame:
+    """State and message of every cell that was tried: columns cell, state, message."""
+    path = experiment.results / OUTCOMES
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: nothing was trained yet: run 02_patch_pretraining first")
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def status(experiment: Experiment) -> pd.DataFrame:
+    """How far every cell of the matrix is, and the time it still needs."""
+    from mammo_lib.training import experiments
+
+    return experiments.status(cells(experiment), experiment.runs, experiment.profile)
+
+
+def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
+    """history.csv of every finished cell of a stage, below one another, with the cell's name in column `cell`."""
+    frames = []
+    for cell in cells(experiment, f"{stage}/*"):
+        path = experiment.results / "cells" / cell.name / "history.csv"
+        if path.exists():
+            frames.append(pd.read_csv(path).assign(cell=cell.name, network=cell.network, initial=cell.initial))
+    if not frames:
+        raise FileNotFoundError(f"{experiment.results / 'cells'}: no cell of stage {stage} is finished: train it first")
+    return pd.concat(frames, ignore_index=True)
+
+
+def draw_learning_curves(experiment: Experiment, stage: str) -> list[Path]:
+    """Loss and accuracy over epochs of every network of a stage, a line for each kind of initial weights (fold 0)."""
+    from mammo_lib.evaluation import figures, figures_curves
+
+    table = histories(experiment, stage)
+    first = table[table["cell"].str.contains("/fold0-")]
+    curves = {
+        str(network): {str(initial): run for initial, run in runs.groupby("initial")}
+        for network, runs in first.groupby("network", sort=False)
+    }
+    data = f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}"
+    return figures.save(figures_curves.learning_curves(curves, data), experiment.places.figures, f"curves_{stage}")

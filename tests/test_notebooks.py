@@ -1,0 +1,137 @@
+"""The notebooks: thin, clean, and the whole chain of them run by run_all.sh on the tiny profile."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+CHAIN = [path for path in NOTEBOOKS if path.stem != "07_explore"]
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_thin_and_committed_without_outputs(path: Path) -> None:
+    cells = code_cells(path)
+    assert 6 <= len(cells) <= 15
+    for cell in cells:
+        lines = cell.source.splitlines()
+        assert len(lines) <= 12
+        assert not any(line.lstrip().startswith(("def ", "class ", "try:", "%pip", "!")) for line in lines)
+        assert not cell.outputs
+        assert cell.execution_count is None
+    assert [cell.metadata.get("tags") for cell in cells].count(["parameters"]) == 1
+
+
+@pytest.mark.parametrize("path", CHAIN, ids=lambda path: path.stem)
+def test_run_all_runs_every_notebook_and_all_declare_the_same_parameters(path: Path) -> None:
+    assert f"\nrun {path.stem} " in (ROOT / "run_all.sh").read_text()
+    tagged = next(cell for cell in code_cells(path) if cell.metadata.get("tags") == ["parameters"])
+    assert [line.split(" = ")[0] for line in tagged.source.splitlines()] == ["profile", "protocol", "seed"]
+
+
+def run_all(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """./run_all.sh with its outputs below `home`, in the environment that runs the tests."""
+    environment = os.environ | {
+        "MAMMO_CBAM_HOME": str(home),
+        "VIRTUAL_ENV": sys.prefix,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [str(ROOT / "run_all.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The whole chain on the tiny profile, once, from a folder that is not the repository."""
+    home = tmp_path_factory.mktemp("home")
+    return home, run_all(home, "--profile", "tiny")
+
+
+def test_the_chain_runs_and_leaves_what_readers_look_for(tiny: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    home, done = tiny
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    results, runs = home / "results" / "tiny" / "official", home / "runs" / "tiny" / "official"
+    assert sorted(path.stem for path in (runs / "notebooks").glob("*.ipynb")) == [path.stem for path in CHAIN]
+    for name, cells in (("table1", 6), ("table2", 18)):
+        blocks = pd.read_csv(results / f"{name}.csv")["block"].value_counts()
+        assert blocks["network"] == cells
+        assert blocks["baseline"] == 3
+    assert {path.suffix for path in (home / "figures" / "tiny").iterdir()} == {".pdf", ".png"}
+    page = (home / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "Phantoms are not patients" in page.partition("<body")[2][:1500]
+    assert "weights not available" in page
+
+
+def test_a_second_run_trains_nothing_and_changes_no_prediction(
+    tiny: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    home, _ = tiny
+    records = sorted((home / "runs").rglob("run.json")) + sorted((home / "runs").rglob("predictions.csv"))
+    assert len(records) == 2 * (6 + 12)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records}
+    again = run_all(home, "--profile", "tiny")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records} == before
+
+
+def test_a_second_run_at_once_is_refused(tmp_path: Path) -> None:
+    lock = tmp_path / "runs" / "tiny" / ".lock"
+    lock.parent.mkdir(parents=True)
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refused = run_all(tmp_path, "--profile", "tiny")
+    assert refused.returncode == 1
+    assert "another run of profile tiny is going on" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--profile", "papper"], "unknown profile 'papper': choose one of quick"),
+        (["--protocol", "oficial"], "unknown protocol 'oficial': choose one of as_written, official, grouped_cv"),
+        (["--profile", "paper"], "CBIS-DDSM: the archive of profile paper"),
+        (["--profil", "quick"], "unknown option --profil"),
+        (["--seed"], "--seed needs a value"),
+    ],
+)
+def test_a_wrong_call_ends_in_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    refused = run_all(tmp_path, *arguments)
+    assert refused.returncode != 0
+    assert sentence in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file where a folder should be")
+    refused = run_all(tmp_path, "--profile", "tiny")
+    assert refused.returncode == 1
+    assert "cannot be written" in refused.stderr
+    assert str(tmp_path / "results") in refused.stderr
+
+
+def test_a_misspelt_notebook_parameter_is_an_error(tmp_path: Path) -> None:
+    from mammo_lib import notebooks
+
+    with pytest.raises(ValueError, match=r"06_published_numbers\.ipynb has no parameter profil: it declares profile"):
+        notebooks.execute("06_published_numbers", {"profil": "tiny"}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_notebook_names_the_copy_with_the_traceback(tmp_path: Path) -> None:
+    from mammo_lib import notebooks
+
+    with pytest.raises(notebooks.NotebookFailed, match="unknown profile 'nonsense'") as failure:
+        notebooks.execute("06_published_numbers", {"profile": "nonsense"}, tmp_path)
+    copy = tmp_path / "06_published_numbers.ipynb"
+    assert str(copy) in str(failure.value)
+    assert "nonsense" in copy.read_text()
