@@ -10,6 +10,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--force]
   --profile   quick     phantoms made here and eight real mammograms; minutes on two CPU cores (default)
               paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
+              reduced-cpu  the same, trained small; an hour on two CPU cores
               mias      mini-MIAS
               tiny      what the tests run
   --protocol  official    CBIS-DDSM's own test patients; validation by patient (default)
@@ -19,7 +20,9 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--force]
   --force     redo what this profile and protocol have done before
 
 Where things go, below the repository or $MAMMO_CBAM_HOME:
-  data/<archive>             the data set: put CBIS-DDSM into data/CBIS-DDSM, or name its folder in $MAMMO_CBAM_ARCHIVE
+  data/<archive>             the data set: CBIS-DDSM in data/CBIS-DDSM, or its folder's name in $MAMMO_CBAM_ARCHIVE;
+                             python -m mammo_lib download shows what would be fetched, with --yes it does (82 GB, or
+                             under 3 GB of disk with --stream)
   data/weights               ImageNet weight files, if there are any (or $MAMMO_CBAM_WEIGHTS)
   data/prepared/<profile>    sets P and G and the splits
   runs/<profile>/<protocol>  checkpoints, histories, predictions, executed notebooks

@@ -16,14 +16,14 @@ from mammo_lib.paths import write_text
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- begin (results/\S+\.csv) -->\n(.*?)<!-- end -->", re.DOTALL)
 LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients")
-HEADINGS = {"auc": "AUC", "initial": "initial weights"}
+HEADINGS = {"auc": "AUC", "auc_printed": "printed AUC", "initial": "initial weights"}
 
 
 def readme_table(path: Path) -> str:
     """A stored table as Markdown, one line a row; FileNotFoundError, with what to do, when it is not there.
 
-    A number with an interval is shown as `0.861 [0.832, 0.890]`; printed values and differences, like everything else
-    that hangs on such a number, are left to the file. Columns without any value are left out.
+    A number with an interval is shown as `0.861 [0.832, 0.890]`; what else hangs on such a number is left to the file,
+    but for the printed AUC. Columns without any value are left out.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: README shows this table: make it, or take its block out of README.md")
@@ -31,7 +31,9 @@ def readme_table(path: Path) -> str:
     shown = plain(frame)
     for name in [name for name in frame if {f"{name}_low", f"{name}_high"} <= set(frame)]:
         shown[name] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])
-        shown = shown.drop(columns=[other for other in frame if str(other).startswith(f"{name}_")])
+        shown = shown.drop(
+            columns=[other for other in shown if str(other).startswith(f"{name}_") and other not in HEADINGS]
+        )
         shown = shown.drop(columns=list(LEFT_TO_THE_FILE), errors="ignore")
     shown = shown[[name for name in shown if shown[name].ne("").any()]]
     headings = [HEADINGS.get(name, name.replace("_", " ")) for name in shown.columns.astype(str)]

@@ -106,10 +106,10 @@ def stored(tmp_path: Path) -> Path:
 
 def test_a_table_in_markdown(stored: Path) -> None:
     assert readme.readme_table(stored).splitlines() == [
-        "| network | cases | AUC | note |",
-        "| --- | --- | --- | --- |",
-        "| VGG16 | 22 | 0.812 [0.700, 0.900] |  |",
-        "| A/B |  |  | not run |",
+        "| network | cases | AUC | printed AUC | note |",
+        "| --- | --- | --- | --- | --- |",
+        "| VGG16 | 22 | 0.812 [0.700, 0.900] | 0.840 |  |",
+        "| A/B |  |  | 0.850 | not run |",
     ]
 
 

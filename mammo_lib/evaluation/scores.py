@@ -149,14 +149,15 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
     for network, initial in lines(stage, setting):
         chosen = {key: frame for key, frame in runs.items() if key[:3] == (stage, network, initial)}
         labels = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        rows.append(labels | _spread_of(chosen, setting.unit_of(stage)))
+        absent = setting.reasons.get((stage, network, initial), MISSING)
+        rows.append(labels | _spread_of(chosen, setting.unit_of(stage), absent))
     frame = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "sd", "least", "most"), "Float64"))
     caption = f"AUC over seeds and folds on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
     notes = ("sd: standard deviation over runs (n - 1); it is not the sampling error over patients.",)
     return Table(frame, caption, notes, plain(frame))
 
 
-def _spread_of(runs: Runs, unit: str) -> dict[str, object]:
+def _spread_of(runs: Runs, unit: str, absent: str) -> dict[str, object]:
     aucs, notes = [], []
     for key, predictions in runs.items():
         units = metrics.aggregate(predictions, unit)
@@ -168,4 +169,4 @@ def _spread_of(runs: Runs, unit: str) -> dict[str, object]:
     values = pd.Series(aucs, dtype=float)
     counted = {"runs": len(values), "folds": len({key[3] for key in runs}), "seeds": len({key[4] for key in runs})}
     numbers = {"mean": values.mean(), "sd": values.std(), "least": values.min(), "most": values.max()}
-    return counted | numbers | {"note": "; ".join(notes) if runs else MISSING}
+    return counted | numbers | {"note": "; ".join(notes) if runs else absent}

@@ -36,11 +36,13 @@ class Archive:
 
 def read_archive(experiment: Experiment) -> Archive:
     """The case table of the profile's archive; a phantom archive is drawn first, from the seed, if it is not there."""
-    from mammo_lib.data import cbis_ddsm, mini_mias, reduced
+    from mammo_lib.data import cbis_ddsm, mini_mias, reduced, streaming
 
     profile, root = experiment.profile, experiment.places.archive
     if profile.phantom is not None:
         _assure_phantoms(experiment)
+    if profile.source == "cbis_ddsm" and (root / streaming.CASES).is_file():
+        return Archive(root, "CBIS-DDSM, streamed: its originals were not kept", *streaming.read_tables(root))
     sources: dict[str, Callable[[Path], tuple[pd.DataFrame, pd.DataFrame]]] = {
         "phantom": cbis_ddsm.case_table,
         "cbis_ddsm": cbis_ddsm.case_table,

@@ -58,6 +58,7 @@ def check(experiment: Experiment) -> None:
         raise FileNotFoundError(
             f"{places.archive}: the archive of profile {profile.name} ({profile.data}) is not there: "
             "put it there or name its folder in $MAMMO_CBAM_ARCHIVE"
+            + (" (python -m mammo_lib download fetches it)" if profile.source == "cbis_ddsm" else "")
         )
 
 

@@ -142,10 +142,11 @@ def _parts(masses: pd.DataFrame) -> dict[str, str]:
     """Counts of each part (of fold 0), and of the whole."""
     first = masses[masses["fold"] == 0]
     counted = {part: _count(first[first["part"] == part]) for part in PARTS}
-    test = first[first["part"] == "test"]
+    test, folds = first[first["part"] == "test"], masses["fold"].nunique()
+    fold = f"Fold 0 of {folds}, " if folds > 1 else "Cases, "
     return {
         "flow": f"Used: {_count(first)}.",
-        "parts": "; ".join(f"{part}: {count}" for part, count in counted.items()).capitalize() + ".",
+        "parts": fold + "; ".join(f"{part}: {count}" for part, count in counted.items()) + ".",
         "internal_test": f"On test cases of the same source: {counted['test']}; malignant share of masses "
         f"{test['label'].mean():.2f}.",
     }

@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         if bucket != BUCKET:
             return self.answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
         if not key:
-            return self.answer(200, self.listing(parse_qs(address.query)["prefix"][0]))
+            return self.answer(200, self.listing(parse_qs(address.query).get("prefix", [""])[0]))
         if key not in self.store.objects:
             return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
         fault = ""

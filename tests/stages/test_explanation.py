@@ -1,0 +1,75 @@
+"""Measures of a map: merged by image and method, and random networks averaged."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mammo_lib import stages
+from mammo_lib.evaluation import localisation
+from mammo_lib.stages import explanation
+
+SIZE = 32
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # inside the package grad-cam
+
+
+class Brightness(nn.Module):
+    """p(malignant) rises with the mean of the image's left half."""
+
+    def forward(self, x):
+        score = x[:, 0, :, : SIZE // 2].mean(dim=(1, 2))
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+@pytest.fixture
+def rows():
+    """Two images, each bright in its lesion at the left; three random networks, one of which points there."""
+    images = np.zeros((2, SIZE, SIZE), np.uint8)
+    images[:, 4:28, 2:30] = 60
+    images[:, 10:14, 4:8] = 255
+    test = pd.DataFrame(
+        {
+            "image_id": ["b", "a"],
+            "patient_id": ["2", "1"],
+            "label": [1, 0],
+            "boxes": [json.dumps([[4, 10, 4, 4]])] * 2,
+            "probability": [0.7, 0.6],
+        }
+    )
+    right, empty = (np.zeros((2, SIZE, SIZE), np.float32) for _ in range(2))
+    right[:, 10:14, 4:8] = 1
+    wrong = right[:, :, ::-1].copy()
+    maps = {explanation.GRADCAM: right}
+    maps |= {f"{explanation.UNTRAINED} #{number}": heat for number, heat in enumerate((right, wrong, empty))}
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    return explanation._measure(experiment, Brightness().eval(), images, test, maps).set_index(["image_id", "method"])
+
+
+def test_random_networks_are_averaged_and_everything_else_is_one_row(rows):
+    assert not rows.index.has_duplicates
+    assert set(rows.index.get_level_values("method")) == {
+        explanation.GRADCAM,
+        explanation.UNTRAINED,
+        *localisation.CONTROLS,
+    }
+    for image in "ab":
+        assert rows.loc[(image, explanation.GRADCAM), "energy"] == 1
+        assert rows.loc[(image, explanation.UNTRAINED), "energy"] == pytest.approx(1 / 3)
+        assert rows.loc[(image, explanation.UNTRAINED), "empty"] == pytest.approx(1 / 3)
+
+
+def test_who_an_image_is_survives_the_averaging(rows):
+    assert set(rows.loc["a", "group"]) == {"benign, wrong"}
+    assert set(rows.loc["b", "group"]) == {"malignant, correct"}
+    assert set(rows.loc["a", "patient_id"]) == {"1"}
+
+
+def test_removal_belongs_to_the_map_it_was_measured_for(rows):
+    """The network looks at the left half, where Grad-CAM's map points; the average over random ones falls less."""
+    fall = rows["removal"].unstack("method")
+    assert (fall[explanation.GRADCAM] > fall[explanation.UNTRAINED]).all()
+    assert (fall[explanation.GRADCAM] > 0).all()
