@@ -54,6 +54,11 @@ def _explained_cells(experiment: Experiment) -> "list[Cell]":
     return cells(experiment, f"G/{PROPOSED}/{MAIN_INITIAL['G']}/*")
 
 
+def has_maps(experiment: Experiment) -> bool:
+    """Whether `explain` has left heat maps here to draw from."""
+    return all((experiment.runs / cell.name / MAPS).exists() for cell in _explained_cells(experiment))
+
+
 def _explain_cell(experiment: Experiment, cell: "Cell") -> pd.DataFrame:
     """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
     from mammo_lib.evaluation import removal

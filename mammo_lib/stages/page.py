@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib.stages import facts
-from mammo_lib.stages.comparison import draw_evaluation, evaluate
+from mammo_lib.stages.comparison import MAIN_INITIAL, draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, write_table
-from mammo_lib.stages.explanation import draw_explanations
+from mammo_lib.stages.explanation import draw_explanations, has_maps
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import draw_learning_curves
@@ -35,10 +35,19 @@ NOT_CLINICAL = "For research on methods; not for clinical use."
 
 
 def draw_everything(experiment: Experiment) -> list[Path]:
-    """Every figure of the experiment, drawn again from what is stored; trains nothing."""
-    curves = [path for stage in ("P", "G") for path in draw_learning_curves(experiment, stage)]
+    """Every figure that can be drawn again from what is stored; trains nothing.
+
+    Curves and comparisons need results/ alone. Figures that show images need the prepared data and the heat maps, and
+    are left as they are on a host that has neither.
+    """
     evaluate(experiment)
-    return [*draw_data(experiment), *curves, *draw_evaluation(experiment), *draw_explanations(experiment)]
+    drawn = [path for stage in MAIN_INITIAL for path in draw_learning_curves(experiment, stage)]
+    drawn += draw_evaluation(experiment)
+    if (experiment.places.prepared / "prepare.json").exists():
+        drawn += draw_data(experiment)
+    if has_maps(experiment):
+        drawn += draw_explanations(experiment)
+    return drawn
 
 
 def report(experiment: Experiment) -> Path:
