@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Xu et al. 2021 from data to report: sets itself up, then runs the notebooks in order. ./run_all.sh --help explains.
 set -euo pipefail
-cd "$(dirname "$0")"
+# Folders that the user names are meant from where the user stands.
+for name in MAMMO_CBAM_HOME MAMMO_CBAM_ARCHIVE MAMMO_CBAM_WEIGHTS; do
+    case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
+done
+cd "$(dirname "$(readlink -f "$0")")"
 
 usage() {
     cat <<'TEXT'
@@ -11,12 +15,13 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--force]
               paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
               reduced-cpu  the same, trained small; an hour on two CPU cores
-              mias      mini-MIAS
+              mias      mini-MIAS; with --protocol grouped_cv or as_written
+              own       your own cases.csv and images, the paper's sizes
               tiny      what the tests run
   --protocol  official    CBIS-DDSM's own test patients; validation by patient (default)
               as_written  the paper's random splits, leaks and all
               grouped_cv  five folds by patient
-  --seed      one number for data, splits and training (default 0)
+  --seed      of training (default 0); data and splits are the same for every seed
   --force     redo what this profile and protocol have done before
 
 Where things go, below the repository or $MAMMO_CBAM_HOME:
@@ -46,6 +51,7 @@ while [ $# -gt 0 ]; do
 done
 
 source environment.sh
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # the notebooks use this checkout, whatever the environment holds
 python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$seed"
 
 # One run of a profile at a time: the lock lives as long as this shell holds file descriptor 9.

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         profile = "paper" if name == "download" else "quick"
         step.add_argument("--profile", default=profile, help=f"one of {', '.join(PROFILES)} (default {profile})")
         step.add_argument("--protocol", default="official", help=f"one of {', '.join(PROTOCOLS)} (default official)")
-        step.add_argument("--seed", type=int, default=0, help="one number for data, splits and training")
+        step.add_argument("--seed", type=int, default=0, help="of training; data and splits are the same for all")
         if name == "notebook":
             step.add_argument("name", help="for instance 01_data_preparation")
         if name == "download":

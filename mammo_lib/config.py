@@ -110,6 +110,10 @@ class PhantomArchive:
     test_share: float = 0.3
 
 
+# Phantoms, patch centres and splits are drawn from this one (ours): every training seed then sees the same data, and
+# the spread over seeds is that of training.
+DATA_SEED = 0
+
 # Inputs are grey, repeated to three channels and normalised as torchvision's ImageNet weights expect (ours: one
 # normalisation for every cell, so that the arms of Table 2 differ in their initial weights alone).
 NORMALISE_MEAN = (0.485, 0.456, 0.406)
@@ -170,7 +174,7 @@ class Profile:
     """One size of the whole experiment: which data, how large, how long. The code path is the same for all."""
 
     name: str
-    source: str  # "phantom", "cbis_ddsm", "reduced" or "mini_mias"
+    source: str  # "phantom", "cbis_ddsm", "reduced", "mini_mias" or "table" (cases.csv in the archive)
     data: str  # what the data is, in words; shown in every table and under every figure
     archive: str  # folder of the archive, below the data folder
     patches: PatchExtraction = PatchExtraction()
@@ -247,8 +251,9 @@ _REDUCED_CPU = replace(
     global_initial=("patch", "scratch"),
 )
 _MIAS = replace(_PAPER, name="mias", source="mini_mias", data="mini-MIAS masses", archive="mini-MIAS", demo=False)
+_OWN = replace(_PAPER, name="own", source="table", data="the user's own case table", archive="own", demo=False)
 
-PROFILES = {profile.name: profile for profile in (_QUICK, _PAPER, _REDUCED, _REDUCED_CPU, _MIAS, _TINY)}
+PROFILES = {profile.name: profile for profile in (_QUICK, _PAPER, _REDUCED, _REDUCED_CPU, _MIAS, _OWN, _TINY)}
 
 
 def get_profile(name: str) -> Profile:

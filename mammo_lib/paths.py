@@ -42,7 +42,7 @@ class Places:
         """The data as it came: $MAMMO_CBAM_ARCHIVE, or data/<archive>."""
         given = os.environ.get("MAMMO_CBAM_ARCHIVE")
         if given and self.profile.phantom is None:
-            return Path(given)
+            return Path(given).resolve()
         return self.root / "data" / self.profile.archive
 
     @property
@@ -58,10 +58,12 @@ class Places:
     @property
     def weights(self) -> Path:
         """Folder of ImageNet weight files: $MAMMO_CBAM_WEIGHTS, or data/weights."""
-        return Path(os.environ.get("MAMMO_CBAM_WEIGHTS") or self.root / "data" / "weights")
+        given = os.environ.get("MAMMO_CBAM_WEIGHTS")
+        return Path(given).resolve() if given else self.root / "data" / "weights"
 
     @property
     def figures(self) -> Path:
+        """Figures of the data; those of a protocol's results are in a folder of its name below."""
         return self.root / "figures" / self.profile.name
 
     @property

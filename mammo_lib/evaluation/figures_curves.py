@@ -35,6 +35,7 @@ from mammo_lib.evaluation.figures import (
 )
 
 INITIAL_STYLES = {"scratch": (GREY, ":"), "imagenet": (BLUE, "--"), "patch": (RED, "-")}
+LOSS_LIMIT = 3  # ours, nats: chance is 0.69; one diverged first epoch would flatten every other curve
 BINS = 10  # ours: calibration points, of equal numbers of cases
 
 
@@ -152,7 +153,9 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
         column[0].set_title(NETWORK_LABELS.get(network, network), fontsize=6.5)
         column[1].set_xlabel("epoch")
         column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    grid[0, 0].set_ylabel("cross entropy")
+    if grid[0, 0].get_ylim()[1] > LOSS_LIMIT:
+        grid[0, 0].set(ylim=(0, LOSS_LIMIT))
+    grid[0, 0].set_ylabel(f"cross entropy (shown up to {LOSS_LIMIT})")
     grid[1, 0].set_ylabel("accuracy")
     title = "thin: training, thick: validation, dot: epoch kept; initial weights:"
     handles = {line.get_label(): line for axes in grid[0] for line in axes.lines if line.get_label()[0] != "_"}

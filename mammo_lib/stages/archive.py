@@ -1,10 +1,13 @@
 """From an archive to sets P and G and their splits (2.1, 2.2), with the pictures that show them."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
+from mammo_lib.config import DATA_SEED
 from mammo_lib.stages.experiment import Experiment, write_table
 
 if TYPE_CHECKING:
@@ -19,6 +23,11 @@ if TYPE_CHECKING:
 
 ID_COLUMN = {"P": "patch_id", "G": "image_id"}
 ARRAY = {"P": "patches", "G": "globals"}
+LAYOUTS = {
+    "reduced": "reduced CBIS-DDSM, images and COCO boxes",
+    "mini_mias": "mini-MIAS",
+    "table": "a table, cases.csv",
+}
 MASSES = "masses.csv"
 NEAR_DUPLICATES = "near_duplicates.csv"
 EXPECTED_COLUMNS = ("fold", "id", "part", "label", "mass_id", "image_id", "patient_id")
@@ -35,8 +44,8 @@ class Archive:
 
 
 def read_archive(experiment: Experiment) -> Archive:
-    """The case table of the profile's archive; a phantom archive is drawn first, from the seed, if it is not there."""
-    from mammo_lib.data import cbis_ddsm, mini_mias, reduced, streaming
+    """The case table of the profile's archive; a phantom archive is drawn first if it is not there."""
+    from mammo_lib.data import cases, cbis_ddsm, mini_mias, reduced, streaming
 
     profile, root = experiment.profile, experiment.places.archive
     if profile.phantom is not None:
@@ -48,11 +57,12 @@ def read_archive(experiment: Experiment) -> Archive:
         "cbis_ddsm": cbis_ddsm.case_table,
         "reduced": reduced.case_table,
         "mini_mias": mini_mias.case_table,
+        "table": lambda folder: (cases.read(folder / "cases.csv"), cases.problem_table([])),
     }
     if profile.source in ("phantom", "cbis_ddsm"):
         layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
     else:
-        layout = {"reduced": "reduced CBIS-DDSM, images and COCO boxes", "mini_mias": "mini-MIAS"}[profile.source]
+        layout = LAYOUTS[profile.source]
     return Archive(root, layout, *sources[profile.source](root))
 
 
@@ -60,21 +70,24 @@ def _assure_phantoms(experiment: Experiment) -> None:
     from mammo_lib.data import phantom
 
     root, settings = experiment.places.archive, experiment.profile.phantom
-    wanted = {"phantom": settings, "seed": experiment.seed}
+    wanted = {"phantom": settings, "seed": DATA_SEED}
     if settings is None or paths.is_done(root / phantom.RECORD, wanted):
         return
     if root.exists():  # left from before it had a record
         shutil.rmtree(root)
-    phantom.write_archive(root, settings, experiment.seed)
+    phantom.write_archive(root, settings, DATA_SEED)
 
 
 def prepare(experiment: Experiment, executor: Executor | None = None) -> "PrepareSummary":
-    """The archive -> sets P and G (2.2)."""
+    """The archive -> sets P and G (2.2), an image at a time on every core, or on the workers of `executor`."""
     from mammo_lib.data import prepare as room
 
-    archive = read_archive(experiment)
-    places, profile, seed = experiment.places, experiment.profile, experiment.seed
-    return room.prepare(archive.cases, archive.problems, archive.root, places.prepared, profile, seed, executor)
+    archive, places, profile = read_archive(experiment), experiment.places, experiment.profile
+    every_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    with (
+        nullcontext(executor) if executor or profile.phantom else every_core as workers
+    ):  # phantoms are too few to share
+        return room.prepare(archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers)
 
 
 def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
@@ -92,7 +105,7 @@ def split(experiment: Experiment) -> pd.DataFrame:
     from mammo_lib.data.integrity import near_duplicates
 
     (_, patches), (images, whole) = load(experiment, "P"), load(experiment, "G")
-    table = splits.make(experiment.protocol, patches, whole, experiment.profile.split, experiment.seed)
+    table = splits.make(experiment.protocol, patches, whole, experiment.profile.split, DATA_SEED)
     splits.write(table, experiment.places.splits(experiment.protocol))
     pairs = near_duplicates(whole, images)
     write_table(pairs, experiment.results / NEAR_DUPLICATES)

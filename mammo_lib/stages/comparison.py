@@ -25,11 +25,17 @@ MAIN_INITIAL = {"P": "scratch", "G": "patch"}  # the arm of each stage that figu
 
 
 def predictions(experiment: Experiment) -> "Results":
-    """(stage, network, initial) -> checked predictions of the cells that are done, folds below one another."""
+    """(stage, network, initial) -> checked predictions, folds below one another; keys with every fold done only.
+
+    With several folds the validation cases are left out: those of one fold are test cases of another, and a threshold
+    chosen on all of them would have seen the test.
+    """
     frames: dict[tuple[str, str, str], list[pd.DataFrame]] = {}
     for (stage, network, initial, _, _), frame in _runs(experiment).items():
         frames.setdefault((stage, network, initial), []).append(frame)
-    return {key: pd.concat(folds, ignore_index=True) for key, folds in frames.items()}
+    folds = len({cell.fold for cell in cells(experiment)})
+    whole = {key: pd.concat(found, ignore_index=True) for key, found in frames.items() if len(found) == folds}
+    return whole if folds == 1 else {key: frame[frame["part"] == "test"] for key, frame in whole.items()}
 
 
 def _runs(experiment: Experiment) -> "Runs":
@@ -60,12 +66,14 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     baselines = _baselines(experiment)
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
     for number, stage in enumerate(MAIN_INITIAL, start=1):
-        made[f"table{number}"] = tables.published(stage, results, setting, baselines)
+        # as_written draws P apart from G, and the baselines' masses are parted as G is: they would be other cases
+        fitting = {} if (stage, experiment.protocol) == ("P", "as_written") else baselines
+        made[f"table{number}"] = tables.published(stage, results, setting, fitting)
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"intervals_{stage}"] = scores.intervals(stage, results, setting)
         made[f"spread_{stage}"] = scores.spread(stage, _runs(experiment), setting)
     others = {name: replace(experiment, protocol=name) for name in PROTOCOLS}
-    finished = {name: predictions(other) for name, other in others.items() if (other.results / "cells").exists()}
+    finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
     if len(finished) > 1:
         reference = "official" if "official" in finished else experiment.protocol
         made["protocols"] = comparisons.protocols(finished, setting, reference)
@@ -76,6 +84,11 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     return made
 
 
+def _any_run(experiment: Experiment) -> bool:
+    """Whether results/ has a cell of this protocol and seed."""
+    return any((experiment.results / "cells" / cell.name / PREDICTIONS).exists() for cell in cells(experiment))
+
+
 def _setting(experiment: Experiment) -> "Setting":
     """How the tables are counted, with the reason for every cell that has no predictions."""
     from mammo_lib.evaluation.tables import Setting
@@ -83,11 +96,13 @@ def _setting(experiment: Experiment) -> "Setting":
     tried = outcomes(experiment)
     reasons = {}
     for cell in cells(experiment):
-        row = tried[tried["cell"] == cell.name]
-        if len(row) and row["state"].item() == "not available":
-            reasons[(cell.stage, cell.network, cell.initial)] = "weights not available"
-        elif len(row) and row["state"].item() in ("failed", "not run"):
-            reasons[(cell.stage, cell.network, cell.initial)] = f"{row['state'].item()}: {row['message'].item()}"
+        row, key = tried[tried["cell"] == cell.name], (cell.stage, cell.network, cell.initial)
+        if row.empty:
+            reasons[key] = f"fold {cell.fold} not run" if cell.fold else "not run"
+        elif row["state"].item() == "not available":
+            reasons[key] = "weights not available"
+        elif row["state"].item() in ("failed", "not run"):
+            reasons[key] = f"{row['state'].item()}: {row['message'].item()}"
     return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons)
 
 
@@ -104,7 +119,7 @@ def _baselines(experiment: Experiment) -> dict[str, pd.DataFrame]:
         {part: rows.drop(columns="part") for part, rows in fold.groupby("part")} for _, fold in masses.groupby("fold")
     ]
     made = {"prevalence": [baselines.prevalence(fold["train"], fold["test"]) for fold in folds]}
-    if masses["assessment"].astype(str).ne("").all():
+    if masses["assessment"].astype(str).ne("").any():
         made["birads"] = [baselines.birads(fold["test"]) for fold in folds]
     if experiment.protocol != "as_written" and masses["margins"].ne("").any():
         made["descriptors"] = [baselines.descriptors(fold["train"], fold["test"]) for fold in folds]
@@ -130,7 +145,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
             f"confusion_{stage}": figures_curves.confusion_matrices(curves, threshold, data),
         }
         for name, figure in drawn.items():
-            written += figures.save(figure, experiment.places.figures, name)
+            written += figures.save(figure, experiment.figures, name)
     return written + _draw_questions(experiment, data)
 
 
@@ -164,5 +179,5 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
     for number, (question, rows) in enumerate(table.groupby("question", sort=False), start=1):
         frame = rows.assign(label=rows["first"] + " − " + rows["second"], p=rows["p_holm"])
         figure = figures_curves.forest(frame, data, f"{question}: difference in AUC (p after Holm)")
-        written += figures.save(figure, experiment.places.figures, f"question_{number}")
+        written += figures.save(figure, experiment.figures, f"question_{number}")
     return written

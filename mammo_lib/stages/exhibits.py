@@ -72,8 +72,9 @@ class Exhibits:
     def _pictures(self, name: str) -> "list[Picture]":
         from mammo_lib.evaluation.report import Picture
 
-        path = self.experiment.places.figures / f"{name}.png"
-        return [Picture(self.captions[name], path)] if path.exists() else []
+        folders = (self.experiment.figures, self.experiment.places.figures)
+        found = [folder / f"{name}.png" for folder in folders if (folder / f"{name}.png").exists()]
+        return [Picture(self.captions[name], path) for path in found[:1]]
 
     def _files(self, name: str) -> "list[Link]":
         from mammo_lib.evaluation.report import Link

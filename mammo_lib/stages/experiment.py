@@ -48,12 +48,18 @@ class Experiment:
     def runs(self) -> Path:
         return self.places.runs(self.protocol)
 
+    @property
+    def figures(self) -> Path:
+        return self.places.figures / self.protocol
+
 
 def check(experiment: Experiment) -> None:
     """Refuse at the door what would fail later: folders that cannot be written, an archive that is not there."""
     places, profile = experiment.places, experiment.profile
-    for folder in (places.prepared, experiment.runs, experiment.results, places.figures):
+    for folder in (places.prepared, experiment.runs, experiment.results, experiment.figures):
         _assure_writable(folder)
+    if profile.source == "mini_mias" and experiment.protocol == "official":
+        raise ValueError("mini-MIAS has no official split: choose --protocol grouped_cv or as_written")
     if profile.phantom is None and not places.archive.is_dir():
         raise FileNotFoundError(
             f"{places.archive}: the archive of profile {profile.name} ({profile.data}) is not there: "
@@ -73,10 +79,23 @@ def _assure_writable(folder: Path) -> None:
 
 
 def forget(experiment: Experiment) -> None:
-    """Delete what this profile and protocol have made; never an archive that was not drawn here."""
-    places = experiment.places
-    made = [places.prepared, places.demo, experiment.runs, experiment.results, places.figures]
-    for folder in [*made, *([places.archive] if experiment.profile.phantom else [])]:
+    """Delete what this profile and protocol have made, and, when no other protocol has runs, the prepared data.
+
+    Never an archive that was not drawn here. ValueError when the archive was streamed: its originals are gone, and the
+    prepared data is all there is.
+    """
+    from mammo_lib.data import streaming
+
+    places, made = experiment.places, [experiment.runs, experiment.results, experiment.figures]
+    others = [path for path in experiment.runs.parent.glob("*/*/*") if experiment.runs not in path.parents]
+    if not others:
+        if (places.archive / streaming.CASES).exists():
+            raise ValueError(
+                f"{places.prepared}: made from a streamed archive whose originals are gone: delete it by hand"
+            )
+        made += [places.prepared, places.demo, *([places.archive] if experiment.profile.phantom else [])]
+    places.report.unlink(missing_ok=True)
+    for folder in made:
         if folder.exists():
             shutil.rmtree(folder)
 
@@ -90,9 +109,11 @@ def executor(workers: int, dask_address: str | None = None) -> Iterator[Executor
         with Client(dask_address) as client:
             yield client.get_executor()
     elif workers:
+        import torch
+
         from mammo_lib.training.experiments import Processes
 
-        with Processes(workers) as pool:
+        with Processes(workers, [str(device) for device in range(torch.cuda.device_count())]) as pool:
             yield pool
     else:
         yield None
@@ -106,7 +127,7 @@ def describe_environment(experiment: Experiment) -> pd.DataFrame:
         "profile": experiment.profile.name,
         "data": experiment.profile.data,
         "protocol": f"{experiment.protocol}: {PROTOCOLS[experiment.protocol]}",
-        "seed": experiment.seed,
+        "training seed": experiment.seed,
         "commit": commit() or "unknown",
         "system": platform.platform(),
         "Python": platform.python_version(),

@@ -162,7 +162,7 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
         "gradcam_contact_sheet": figures.contact_sheet(groups, data),
         "localisation": figures_curves.localisation(summary, measures, data),
     }
-    return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.places.figures, name)]
+    return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.figures, name)]
 
 
 def _samples(images: np.ndarray, heat: np.ndarray, test: pd.DataFrame, probability: np.ndarray) -> "list[Sample]":

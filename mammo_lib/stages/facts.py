@@ -37,6 +37,10 @@ SOURCES = {
         "annotation": "Centre and radius of each lesion, from the collection's table; none were added.",
         "data_availability": "mini-MIAS is to be had from its providers, for research only.",
     },
+    "table": {
+        "reference": "Labels as the user's case table gives them.",
+        "annotation": "Boxes or masks as the user's case table names them.",
+    },
     "phantom": {
         "design": "No study of patients: the images are drawn by a program.",
         "acquisition": "Drawn by data/phantom.py.",
@@ -51,7 +55,12 @@ SOURCES = {
 
 def facts(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
     """Name -> sentence, for `evaluation.checklist.fill`; `made` are the tables that `evaluate` returns."""
-    return SOURCES[experiment.profile.source] | _method(experiment) | _records(experiment) | _results(experiment, made)
+    return (
+        SOURCES.get(experiment.profile.source, {})
+        | _method(experiment)
+        | _records(experiment)
+        | _results(experiment, made)
+    )
 
 
 def _method(experiment: Experiment) -> dict[str, str]:

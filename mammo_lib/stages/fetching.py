@@ -2,6 +2,7 @@
 
 from concurrent.futures import Executor
 
+from mammo_lib.config import DATA_SEED
 from mammo_lib.stages.experiment import Experiment
 
 
@@ -20,7 +21,7 @@ def download(
     if profile.source != "cbis_ddsm":
         raise ValueError(f"profile {profile.name} is of other data ({profile.data}): choose --profile paper")
     series = room.select()
-    plan = streaming.Stream(archive, experiment.places.prepared, profile, experiment.seed)
+    plan = streaming.Stream(archive, experiment.places.prepared, profile, DATA_SEED)
     patients, transfers = streaming.jobs_of(plan, series), room.transfers(series, archive)
     missing = [job for job in transfers if not room.is_fetched(job)]
     undone = [job for job in patients if not streaming.is_done(job)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mammo_lib.config import GlobalExtraction, PatchExtraction, Profile
+from mammo_lib.config import DATA_SEED, GlobalExtraction, PatchExtraction, Profile
 from mammo_lib.stages.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _shown(experiment: Experiment) -> tuple[Path, Path, str]:
 
     root, masses = demo.case_table()
     destination, profile = experiment.places.demo, _print_size(experiment.profile)
-    prepare.prepare(masses, problem_table([]), root, destination, profile, experiment.seed)
+    prepare.prepare(masses, problem_table([]), root, destination, profile, DATA_SEED)
     return root, destination, DEMO_DATA
 
 

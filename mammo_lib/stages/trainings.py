@@ -54,12 +54,20 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
         not_available=(WeightsNotAvailable,),
     )
     for outcome in outcomes:
-        _publish(experiment, outcome.cell)
+        _publish(experiment, outcome)
     table = pd.DataFrame(
-        [{"cell": outcome.cell.name, "state": outcome.state, "message": outcome.message} for outcome in outcomes]
+        [
+            {"cell": outcome.cell.name, "state": outcome.state, "message": _public(outcome.message, experiment)}
+            for outcome in outcomes
+        ]
     )
     _remember(table, experiment.results / OUTCOMES)
     return table
+
+
+def _public(message: str, experiment: Experiment) -> str:
+    """The message without the folders of this machine: it goes into results/, which people share."""
+    return message.replace(f"{experiment.places.root}/", "").replace(str(Path.home()), "~")
 
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
@@ -127,6 +135,8 @@ def _initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
 
     if cell.parent is not None:
         best = experiment.runs / cell.parent.name / "best.pt"
+        if not (best.parent / "run.json").exists():  # best.pt is there from the first epoch on
+            raise FileNotFoundError(f"{best.parent}: this training is not finished: run 02_patch_pretraining first")
         state = checkpoint.load(best)["network"]
         return _Initial(cell.parent.name, state, {"initial_weights": paths.file_hash(best)})
     if cell.initial == "imagenet":
@@ -163,13 +173,15 @@ def load_network(experiment: Experiment, cell: "Cell") -> "Classifier":
     return network.eval()
 
 
-def _publish(experiment: Experiment, cell: "Cell") -> None:
-    """Copy a finished cell's small files to results/."""
-    source, target = experiment.runs / cell.name, experiment.results / "cells" / cell.name
-    if (source / "run.json").exists():
+def _publish(experiment: Experiment, outcome: "Outcome") -> None:
+    """Copy a finished cell's small files to results/; an unfinished one has none there, not even older ones."""
+    source, target = experiment.runs / outcome.cell.name, experiment.results / "cells" / outcome.cell.name
+    if outcome.state in ("done", "skipped"):
         for name in RECORDS:
             with paths.atomic_write(target / name) as part:
                 shutil.copyfile(source / name, part)
+    elif target.exists():
+        shutil.rmtree(target)
 
 
 def _remember(table: pd.DataFrame, path: Path) -> None:
@@ -216,5 +228,5 @@ def draw_learning_curves(experiment: Experiment, stage: str) -> list[Path]:
         str(network): {str(initial): run for initial, run in runs.groupby("initial")}
         for network, runs in first.groupby("network", sort=False)
     }
-    data = f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}"
-    return figures.save(figures_curves.learning_curves(curves, data), experiment.places.figures, f"curves_{stage}")
+    data = f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}, fold 0"
+    return figures.save(figures_curves.learning_curves(curves, data), experiment.figures, f"curves_{stage}")
