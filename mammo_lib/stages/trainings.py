@@ -187,6 +187,8 @@ def _publish(experiment: Experiment, outcome: "Outcome") -> None:
 def _remember(table: pd.DataFrame, path: Path) -> None:
     """Put the newest outcome of each cell into the table at `path`."""
     known = pd.read_csv(path, keep_default_na=False) if path.exists() else table.iloc[:0]
+    done = known.loc[known["state"] == "done", "cell"]
+    table = table[~(table["cell"].isin(done) & (table["state"] == "skipped"))]  # what it was done with stays told
     merged = pd.concat([known[~known["cell"].isin(table["cell"])], table])
     write_table(merged.sort_values("cell"), path)
 
