@@ -181,8 +181,14 @@ def test_a_heat_map_is_shown_as_given_with_its_caption(drawn):
 
 def test_a_map_without_evidence_can_be_shown():
     empty = figures.Sample(picture(), np.zeros((40, 40), np.float32), [[5, 6, 8, 4]], 0.1, 1)
-    FigureCanvasAgg(figures.gradcam_samples([empty], DATA, "VGG16", "all")).draw()
-    FigureCanvasAgg(figures.contact_sheet({"malignant, wrong": [empty]}, DATA)).draw()
+    for figure in (
+        figures.gradcam_samples([empty], DATA, "VGG16", "all"),
+        figures.contact_sheet({"malignant, wrong": [empty]}, DATA),
+    ):
+        FigureCanvasAgg(figure).draw()
+        shown = [image.get_array() for axes in figure.axes for image in axes.images]
+        assert shown
+        assert all(np.isfinite(pixels).all() for pixels in shown)
 
 
 def test_roc_lines_enclose_scikit_learns_area(drawn):
