@@ -64,6 +64,9 @@ python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/n
 }
 if [ "$force" = yes ]; then
     python -m mammo_lib forget --profile "$profile" --protocol "$protocol"
+elif python -m mammo_lib is-current --profile "$profile" --protocol "$protocol" --seed "$seed"; then
+    echo "nothing has changed since the last run of profile $profile, protocol $protocol, seed $seed (--force redoes it)"
+    exit
 fi
 
 run() { python -m mammo_lib notebook "$1" --profile "$profile" --protocol "$protocol" --seed "$seed"; }
@@ -76,3 +79,4 @@ run 04_baseline_comparison # 3.1       the tables beside the printed ones, inter
 run 05_gradcam             # 3.2       where the network looks: Fig. 7, measured over every test image
 run 06_published_numbers   #           what the printed numbers imply
 python -m mammo_lib report --profile "$profile" --protocol "$protocol" --seed "$seed"
+python -m mammo_lib remember --profile "$profile" --protocol "$protocol" --seed "$seed"

@@ -22,6 +22,8 @@ STEPS = {  # name -> what it does
     "audit": "what the printed numbers imply",
     "report": "one HTML page with all of it",
     "notebook": "execute one numbered notebook",
+    "is-current": "exit status 0 when a whole run has ended and nothing was touched since",
+    "remember": "note that a whole run has ended",
     "forget": "delete what this profile and protocol have made",
 }
 
@@ -71,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
             outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
         print(outcomes.to_string(index=False))
         return int(outcomes.state.isin(["failed", "not run"]).any())
+    if arguments.step == "is-current":
+        return int(not stages.is_current(experiment))
     simple: dict[str, Callable[[stages.Experiment], object]] = {
         "check": stages.check,
         "split": stages.split,
@@ -80,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         "figures": stages.draw_everything,
         "audit": stages.audit,
         "report": stages.report,
+        "remember": stages.remember,
         "forget": stages.forget,
     }
     result = simple[arguments.step](experiment)

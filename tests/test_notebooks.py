@@ -80,8 +80,14 @@ def test_a_second_run_trains_nothing_and_changes_no_prediction(
     records = sorted((home / "runs").rglob("run.json")) + sorted((home / "runs").rglob("predictions.csv"))
     assert len(records) == 2 * (6 + 12)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records}
+    at_once = run_all(home, "--profile", "tiny")
+    assert at_once.returncode == 0, at_once.stderr[-3000:]
+    assert "nothing has changed since the last run" in at_once.stdout
+    lost = home / "results" / "tiny" / "official" / "table1.csv"
+    lost.unlink()  # now the notebooks run again, and their steps skip what is done
     again = run_all(home, "--profile", "tiny")
     assert again.returncode == 0, again.stderr[-3000:]
+    assert lost.exists()
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records} == before
 
 

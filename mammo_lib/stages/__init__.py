@@ -10,6 +10,7 @@ from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
 from mammo_lib.stages.experiment import Experiment, check, describe_environment, executor, forget
 from mammo_lib.stages.explanation import draw_explanations, explain
 from mammo_lib.stages.fetching import download
+from mammo_lib.stages.finished import is_current, remember
 from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
@@ -34,12 +35,14 @@ __all__ = [
     "forget",
     "histories",
     "integrity",
+    "is_current",
     "lesion_boxes",
     "load",
     "parts",
     "predictions",
     "prepare",
     "read_archive",
+    "remember",
     "report",
     "split",
     "status",
