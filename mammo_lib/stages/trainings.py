@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import PARTS, Profile
+from mammo_lib.config import PARTS, Profile, Training
 from mammo_lib.stages.archive import ARRAY, load, parts
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
 
@@ -76,6 +76,7 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
 
     started = datetime.now(UTC)
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
+    training = profile.training(cell.stage)
     initial = _initial_weights(experiment, cell)
     settings = records.cell_settings(cell, profile, _inputs(experiment, cell) | initial.hashes)
     if paths.is_done(folder / "run.json", settings):
@@ -91,14 +92,15 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
         table["label"].to_numpy(),
         table["id"].tolist(),
         rows,
-        profile.training(cell.stage),
+        training,
         profile.augmentation,
         cell.seed,
         folder,
         settings,
         device,
+        precision=training.precision,
     )
-    write_table(_predict(network, images, table, profile.training(cell.stage).batch_size, device), folder / PREDICTIONS)
+    write_table(_predict(network, images, table, training, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
     paths.write_json(folder / "run.json", record | {"initial_weights": note})
     for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
@@ -156,11 +158,14 @@ def _inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
     }
 
 
-def _predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
+def _predict(
+    network: "Classifier", images: np.ndarray, table: pd.DataFrame, training: Training, device: str
+) -> pd.DataFrame:
     from mammo_lib.training import loop
 
     predicted = table[table["part"] != "train"].copy()
-    predicted["probability"] = loop.predict(network, images, predicted["row"].to_numpy(), batch, device)
+    rows = predicted["row"].to_numpy()
+    predicted["probability"] = loop.predict(network, images, rows, training.batch_size, device, training.precision)
     return predicted.reindex(columns=PREDICTION_COLUMNS)
 
 

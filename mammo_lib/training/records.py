@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammo_lib import __version__, paths
@@ -68,9 +69,9 @@ def record(settings: Mapping[str, Any], history: "History", device: str, started
     }
 
 
-def commit() -> str:
-    """Commit of the checkout, "-dirty" behind it when files differ from it; "" where there is no git or no checkout."""
-    command = ["git", "-C", str(paths.repository()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def commit(checkout: Path = Path(__file__).parent) -> str:
+    """Commit of the code, "-dirty" behind it when files differ from it; "" where there is no git or no checkout."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:

@@ -56,19 +56,18 @@ def git(folder, *arguments):
 
 
 def test_the_commit_is_gits_and_says_when_files_differ_from_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert records.commit() == ""
+    assert records.commit(tmp_path) == ""
     git(tmp_path, "init", "-q")
     (tmp_path / "file").write_text("one")
     git(tmp_path, "add", "file")
     git(tmp_path, "commit", "-qm", "one")
     git(tmp_path, "tag", "v1")
-    assert records.commit() == git(tmp_path, "rev-parse", "HEAD")
+    assert records.commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "file").write_text("two")
-    assert records.commit() == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+    assert records.commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")
-    assert records.commit() == ""
+    assert records.commit(tmp_path) == ""
 
 
 def test_matrix_and_records_load_without_torch():
