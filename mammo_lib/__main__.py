@@ -15,6 +15,8 @@ STEPS = {  # name -> what it does
     "prepare": "archive -> sets P and G",
     "split": "P and G -> train, validation and test, with a table of leaks",
     "train": "train cells; finished ones are skipped, interrupted ones go on",
+    "tune": "other settings of stage G, compared on validation only",
+    "controls": "does training learn what is there, and only that: 32 patches by heart, and shuffled labels",
     "status": "cells that are done, running, failed, and the time left",
     "evaluate": "predictions -> Tables 1 and 2, baselines and paired comparisons",
     "explain": "Grad-CAM over every test image, and how well it finds the lesion",
@@ -43,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "download":
             step.add_argument("--yes", action="store_true", help="begin; without it, size and time are shown only")
             step.add_argument("--stream", action="store_true", help="prepare each patient, then delete it: under 3 GB")
-        if name in ("train", "prepare", "download"):
+        if name in ("train", "tune", "prepare", "download"):
             step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
         if name == "train":
@@ -62,13 +64,16 @@ def run(arguments: argparse.Namespace) -> int:
         parameters = {"profile": arguments.profile, "protocol": arguments.protocol, "seed": arguments.seed}
         notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
         return 0
-    if arguments.step in ("train", "prepare", "download"):
+    if arguments.step in ("train", "tune", "prepare", "download"):
         with stages.executor(arguments.workers, arguments.dask) as executor:
             if arguments.step == "download":
                 print(stages.download(experiment, executor, arguments.stream, arguments.yes))
                 return 0
             if arguments.step == "prepare":
                 print(stages.prepare(experiment, executor))
+                return 0
+            if arguments.step == "tune":
+                print(_text(stages.tune(experiment, executor)))
                 return 0
             outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
         print(outcomes.to_string(index=False))
@@ -78,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     simple: dict[str, Callable[[stages.Experiment], object]] = {
         "check": stages.check,
         "split": stages.split,
+        "controls": stages.controls,
         "status": stages.status,
         "evaluate": stages.evaluate,
         "explain": stages.explain,

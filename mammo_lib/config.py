@@ -83,6 +83,15 @@ class Training:
 PATCH_TRAINING = Training("adam", learning_rate=1e-3, batch_size=32, max_epochs=150)  # 2.5, stage P
 GLOBAL_TRAINING = Training("sgd", learning_rate=1e-2, batch_size=4, max_epochs=200, momentum=0.9)  # 2.5, stage G
 
+# Settings of stage G tried on validation when the paper's do not learn (ours). A rate of 0.01 with a momentum of 0.9
+# is large for batches of 4, and the batch statistics of 4 images are noisy.
+GLOBAL_CANDIDATES = {
+    "as published": GLOBAL_TRAINING,
+    "smaller rate": replace(GLOBAL_TRAINING, learning_rate=1e-3),
+    "larger batch": replace(GLOBAL_TRAINING, batch_size=16),
+    "smaller rate, larger batch": replace(GLOBAL_TRAINING, learning_rate=1e-3, batch_size=16),
+}
+
 
 @dataclass(frozen=True)
 class Split:

@@ -15,6 +15,7 @@ from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, status, train
+from mammo_lib.stages.tuning import controls, tune
 
 __all__ = [
     "Archive",
@@ -22,6 +23,7 @@ __all__ = [
     "audit",
     "cells",
     "check",
+    "controls",
     "describe_environment",
     "download",
     "draw_data",
@@ -47,4 +49,5 @@ __all__ = [
     "split",
     "status",
     "train",
+    "tune",
 ]

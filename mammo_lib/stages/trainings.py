@@ -1,6 +1,7 @@
 """Training the cells of the paper's matrix (2.4, 2.5), and what they leave behind."""
 
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from mammo_lib.stages.experiment import Experiment, default_device, write_table
 if TYPE_CHECKING:
     from mammo_lib.models.networks import Classifier
     from mammo_lib.training.experiments import Cell, Outcome
+    from mammo_lib.training.schedule import History
 
 OUTCOMES = "outcomes.csv"
 PREDICTIONS = "predictions.csv"
@@ -72,21 +74,48 @@ def _public(message: str, experiment: Experiment) -> str:
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     """Train one cell, predict its validation and test cases, and write its record; skip it when that is done."""
-    from mammo_lib.training import experiments, loop, records
+    from mammo_lib.training import experiments, records
 
     started = datetime.now(UTC)
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
     training = profile.training(cell.stage)
-    initial = _initial_weights(experiment, cell)
+    initial = initial_weights(experiment, cell)
     settings = records.cell_settings(cell, profile, _inputs(experiment, cell) | initial.hashes)
     if paths.is_done(folder / "run.json", settings):
         return experiments.Outcome(cell, "skipped")
     network = build_network(profile, cell)
     note = initial.give_to(network)
+    images, table = cell_data(experiment, cell)
+    history = fit(network, images, table, training, profile, cell.seed, folder, settings)
+    write_table(_predict(network, images, table, training, device), folder / PREDICTIONS)
+    record = records.record(settings, history, device, started)
+    paths.write_json(folder / "run.json", record | {"initial_weights": note})
+    for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
+        path.unlink()
+    return experiments.Outcome(cell, "done", note)
+
+
+def cell_data(experiment: Experiment, cell: "Cell") -> tuple[np.ndarray, pd.DataFrame]:
+    """Images of a cell's stage, uint8 (N, S, S), and the table of them in its fold: line i is image i."""
     images, table = load(experiment, cell.stage)[0], parts(experiment, cell.stage)
-    table = table[table["fold"] == cell.fold].sort_values("row", ignore_index=True)
+    return images, table[table["fold"] == cell.fold].sort_values("row", ignore_index=True)
+
+
+def fit(
+    network: "Classifier",
+    images: np.ndarray,
+    table: pd.DataFrame,
+    training: Training,
+    profile: Profile,
+    seed: int,
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> "History":
+    """`loop.train` on this machine's device; `table` is that of `cell_data`, with label and part of each image."""
+    from mammo_lib.training import loop
+
     rows = {part: table.loc[table["part"] == part, "row"].to_numpy() for part in PARTS}
-    history = loop.train(
+    return loop.train(
         network,
         images,
         table["label"].to_numpy(),
@@ -94,18 +123,12 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
         rows,
         training,
         profile.augmentation,
-        cell.seed,
+        seed,
         folder,
         settings,
-        device,
+        default_device(),
         precision=training.precision,
     )
-    write_table(_predict(network, images, table, training, device), folder / PREDICTIONS)
-    record = records.record(settings, history, device, started)
-    paths.write_json(folder / "run.json", record | {"initial_weights": note})
-    for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
-        path.unlink()
-    return experiments.Outcome(cell, "done", note)
 
 
 def build_network(profile: Profile, cell: "Cell") -> "Classifier":
@@ -130,7 +153,7 @@ class _Initial:
         return self.source if self.state is None else f"{self.source}: {weights.transfer(network, self.state)}"
 
 
-def _initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
+def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
     """Patch weights are the best checkpoint of the cell's parent; ImageNet weights come from the user's file."""
     from mammo_lib.models import weights
     from mammo_lib.training import checkpoint

@@ -1,0 +1,144 @@
+"""Beside the paper's settings: other settings of stage G tried on validation, and controls that show learning works.
+
+Nothing here looks at a test case but the control with shuffled labels, whose AUC must be that of chance.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib.config import DATA_SEED, GLOBAL_CANDIDATES, PROPOSED, Augmentation
+from mammo_lib.stages.experiment import Experiment, default_device, write_table
+from mammo_lib.stages.trainings import build_network, cell_data, fit, initial_weights
+from mammo_lib.training.experiments import Cell
+
+CANDIDATES, CONTROLS = "candidates.csv", "controls.csv"
+OVERFITTED = 32  # images
+OVERFIT_EPOCHS = 40  # ours
+SHUFFLED_EPOCHS = 4  # ours: at most; what labels without meaning teach does not grow with time
+UNCHANGED = Augmentation(0.0, 0.0, (0.0, 0.0), (1.0, 1.0), (0.0, 0.0))
+
+
+def tune(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
+    """Train the proposed network on G, from its P cell, with each of config.GLOBAL_CANDIDATES; also candidates.csv.
+
+    One row a candidate: what it changes, how far its training loss fell, and the validation accuracy and AUC of the
+    epoch that would be kept. Histories go to results/<profile>/<protocol>/candidates/. What is done is skipped.
+    """
+    job: Callable[[str], dict[str, Any]] = partial(_try, experiment)
+    rows = list((executor.map if executor else map)(job, GLOBAL_CANDIDATES))
+    table = pd.DataFrame(rows)
+    write_table(table, experiment.results / CANDIDATES)
+    return table
+
+
+def _try(experiment: Experiment, name: str) -> dict[str, Any]:
+    """Train one candidate and say how it went; a loss that is not finite is an answer too."""
+    from mammo_lib.training.loop import TrainingDiverged
+
+    cell = Cell(experiment.protocol, "G", PROPOSED, "patch", seed=experiment.seed)
+    length = experiment.profile.global_training  # candidates change what a step does, not how long it goes on
+    training = replace(
+        GLOBAL_CANDIDATES[name],
+        max_epochs=length.max_epochs,
+        plateau_patience=length.plateau_patience,
+        stop_patience=length.stop_patience,
+        precision=length.precision,
+    )
+    about = {"candidate": name, "learning_rate": training.learning_rate, "batch_size": training.batch_size}
+    network, initial = build_network(experiment.profile, cell), initial_weights(experiment, cell)
+    initial.give_to(network)
+    images, table = cell_data(experiment, cell)
+    folder = experiment.runs / "candidates" / name.replace(" ", "-")
+    settings = {"cell": cell, "training": training, **initial.hashes}
+    try:
+        history = fit(network, images, table, training, experiment.profile, cell.seed, folder, settings)
+    except TrainingDiverged as reason:
+        return about | {"outcome": str(reason).split(" (images")[0]}
+    write_table(history.frame(), experiment.results / "candidates" / f"{folder.name}.csv")
+    return about | {
+        "epochs": len(history.epochs),
+        "best_epoch": history.best.epoch,
+        "first_train_loss": history.epochs[0].train_loss,
+        "last_train_loss": history.epochs[-1].train_loss,
+        "validation_accuracy": history.best.validation_accuracy,
+        "validation_auc": history.best.validation_auc,
+    }
+
+
+def controls(experiment: Experiment) -> pd.DataFrame:
+    """Two checks of the training itself, with the proposed network on P in fold 0; also written to controls.csv.
+
+    "overfit": 32 training patches without augmentation are learnt by heart (training accuracy 1). "shuffled labels":
+    trained with the labels of the masses exchanged at random, the test AUC is that of chance (its interval holds 0.5).
+    """
+    cell = Cell(experiment.protocol, "P", PROPOSED, "scratch", seed=experiment.seed)
+    table = pd.DataFrame([_overfit(experiment, cell), _shuffled(experiment, cell)])
+    write_table(table, experiment.results / CONTROLS)
+    return table
+
+
+def _overfit(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """Training patches of as many masses, half of them malignant, are training and validation part at once."""
+    images, table = cell_data(experiment, cell)
+    first = table[table["part"] == "train"].drop_duplicates("mass_id")
+    chosen = pd.concat([first[first["label"] == label].head(OVERFITTED // 2) for label in (0, 1)])["row"].to_numpy()
+    few = table.iloc[chosen].assign(row=range(len(chosen)), part="train")
+    both = pd.concat([few, few.assign(row=few["row"] + len(few), part="validation")])
+    training = replace(
+        experiment.profile.patch_training,
+        batch_size=8,
+        max_epochs=OVERFIT_EPOCHS,
+        plateau_patience=OVERFIT_EPOCHS,
+        stop_patience=OVERFIT_EPOCHS,
+    )
+    profile = replace(experiment.profile, augmentation=UNCHANGED)
+    folder, network = experiment.runs / "controls" / "overfit", build_network(profile, cell)
+    history = fit(
+        network, np.tile(images[chosen], (2, 1, 1)), both, training, profile, cell.seed, folder, {"training": training}
+    )
+    return {
+        "control": "overfit",
+        "cases": len(few),
+        "epochs": history.best.epoch,
+        "train_loss": history.best.validation_loss,
+        "train_accuracy": history.best.validation_accuracy,
+    }
+
+
+def _shuffled(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """The labels of training and validation masses are exchanged among them; test masses keep theirs."""
+    from mammo_lib.evaluation import statistics
+    from mammo_lib.training import loop
+
+    images, table = cell_data(experiment, cell)
+    masses = table[table["part"] != "test"].drop_duplicates("mass_id").set_index("mass_id")["label"]
+    exchanged = masses.sample(frac=1, random_state=DATA_SEED).set_axis(masses.index)
+    labels = table["mass_id"].map(exchanged).fillna(table["label"]).astype(int)
+    profile, training = experiment.profile, experiment.profile.patch_training
+    training = replace(training, max_epochs=min(training.max_epochs, SHUFFLED_EPOCHS))
+    folder, network = experiment.runs / "controls" / "shuffled", build_network(profile, cell)
+    history = fit(
+        network, images, table.assign(label=labels), training, profile, cell.seed, folder, {"training": training}
+    )
+    test, rule = table[table["part"] == "test"], profile.evaluation
+    rows = test["row"].to_numpy()
+    probability = loop.predict(network, images, rows, training.batch_size, default_device(), training.precision)
+    statistic = statistics.weighted_auc(test["label"], probability)
+    replicates = statistics.bootstrap(statistic, test["patient_id"], rule.resamples, experiment.seed)
+    auc = statistics.percentile(replicates, rule.confidence)
+    return {
+        "control": "shuffled labels",
+        "cases": len(test),
+        "epochs": len(history.epochs),
+        "train_loss": history.epochs[-1].train_loss,
+        "train_accuracy": history.epochs[-1].train_accuracy,
+        "test_auc": auc.estimate,
+        "test_auc_low": auc.low,
+        "test_auc_high": auc.high,
+    }
