@@ -94,6 +94,26 @@ GLOBAL_CANDIDATES = {
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Beyond the paper, all ours: logistic regressions on what a frozen ImageNet VGG16 sees, see training/probe.py.
+
+    Strengths are scikit-learn's C. They and the focus were chosen among the values named, by cross-validation within
+    the official training patients of the reduced copy; no test case was looked at.
+    """
+
+    reading: str = "both"  # of an image; the best of three in results/reduced/official/probe/readings.csv
+
+    patch_strength: float = 1e-3  # of 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 1e-1
+    image_strength: float = 1e-3  # likewise
+    cell_strength: float = 1e-4  # of 1e-4, 1e-3
+    focus: float = 8.0  # of 1, 2, 4, 8: how much more a cell counts that looks like a mass
+    core: float = 0.6  # share of a mass box's sides whose cells are learnt as mass
+    mass_cells: int = 12  # learnt from each image, at most: more of one image say little new
+    background_cells: int = 20  # likewise
+    precision: str = "bf16"  # of VGG16
+
+
+@dataclass(frozen=True)
 class Split:
     """Shares of train, validation and test, and how the patient-level protocols are cut."""
 
@@ -194,6 +214,7 @@ class Profile:
     vgg_hidden: int = 4096  # torchvision's classifier; the paper names no other
     patch_training: Training = PATCH_TRAINING
     global_training: Training = GLOBAL_TRAINING
+    probe: Probe = Probe()
     split: Split = Split()
     evaluation: Evaluation = Evaluation()
     phantom: PhantomArchive | None = None

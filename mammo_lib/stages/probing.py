@@ -1,0 +1,241 @@
+"""Beyond the paper: logistic regressions on what a frozen ImageNet VGG16 sees, for both stages, minutes on a CPU.
+
+The descriptions are made once from set G and serve every protocol; what is fitted, is fitted on the training part.
+"""
+
+import json
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mammo_lib import paths
+from mammo_lib.config import DATA_SEED, Probe
+from mammo_lib.stages.archive import load, parts
+from mammo_lib.stages.experiment import Experiment, write_table
+from mammo_lib.stages.trainings import PREDICTION_COLUMNS
+
+if TYPE_CHECKING:
+    from mammo_lib.training.probe import ImageProbe
+
+IMAGES_AT_ONCE = 16  # described in one piece of work, which is also what a run that was stopped loses
+FOLDS = 5  # of the choice among readings (ours)
+READINGS = {"whole image": [0], "cells like a mass": [1], "both": [0, 1]}  # columns of an image's log odds
+
+
+def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path]:
+    """Fit the probe on the training part of every fold, apply it to the rest; returns the files with its predictions.
+
+    They are results/<profile>/<protocol>/probe/P.csv and G.csv, where `evaluate` finds them.
+    weights.WeightsNotAvailable when there are no ImageNet weights of VGG16.
+    """
+    described = _Described.of(experiment, describe(experiment, executor))
+    whole, patches, samples = parts(experiment, "G"), parts(experiment, "P"), _samples(described)
+    read, written = _read_patches(described, patches), []
+    predicted: dict[str, list[pd.DataFrame]] = {"P": [], "G": []}
+    for fold in sorted(whole["fold"].unique()):
+        images, rows = whole[whole["fold"] == fold], patches[patches["fold"] == fold]
+        predicted["G"].append(_unfitted(images, _probe_images(described, samples, images)))
+        predicted["P"].append(_unfitted(rows, _probe_patches(read[rows["row"]], rows, described.settings)))
+    for stage, frames in predicted.items():
+        written.append(experiment.results / "probe" / f"{stage}.csv")
+        write_table(pd.concat(frames, ignore_index=True), written[-1])
+    return written
+
+
+def choose_reading(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
+    """AUC of each reading of an image by cross-validation within the training and validation patients; no test case.
+
+    Also written to results/<profile>/<protocol>/probe/readings.csv. config.Probe.reading says which one is used.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    from mammo_lib.evaluation import metrics
+
+    described = _Described.of(experiment, describe(experiment, executor))
+    whole, samples = parts(experiment, "G"), _samples(described)
+    images = whole[(whole["part"] != "test") & (whole["fold"] == 0)].reset_index(drop=True)
+    odds, cut = np.zeros((len(images), 2)), StratifiedGroupKFold(FOLDS, shuffle=True, random_state=DATA_SEED)
+    for train, rest in cut.split(images, images["label"], images["patient_id"]):
+        fitted = _fit_images(described, samples, images.iloc[train])
+        odds[rest] = [fitted.log_odds(*described[row]) for row in images["row"].iloc[rest]]
+    rows = [
+        {"reading": name, "images": len(images), "auc": metrics.auc(images["label"], odds[:, used].mean(axis=1))}
+        for name, used in READINGS.items()
+    ]
+    table = pd.DataFrame(rows)
+    write_table(table, experiment.results / "probe" / "readings.csv")
+    return table
+
+
+def _unfitted(table: pd.DataFrame, probability: np.ndarray) -> pd.DataFrame:
+    """Predictions of the cases that nothing was fitted on."""
+    kept = table.assign(probability=probability).reindex(columns=[*PREDICTION_COLUMNS, "fold"])
+    return kept[kept["part"] != "train"]
+
+
+# ----------------------------------------------------------------------------- descriptions
+
+
+def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
+    """Describe set G, a few images a file, in data/prepared/<profile>/described; what is there is not made again."""
+    from mammo_lib.models import weights
+
+    images = load(experiment, "G")[0]
+    found, folder = weights.imagenet("vgg16", experiment.places.weights), _folder(experiment)
+    hashes = paths.read_json(experiment.places.prepared / "prepare.json")["hashes"]
+    settings = {
+        "images": hashes["globals.npy"],
+        "weights": found.sha256,
+        "precision": experiment.profile.probe.precision,
+    }
+    if paths.is_done(folder / "described.json", settings):
+        return folder
+    job = partial(_describe, experiment, found.file)
+    starts = [start for start in range(0, len(images), IMAGES_AT_ONCE) if not _file(folder, start).exists()]
+    for number, _ in enumerate((executor.map if executor else map)(job, starts), start=1):
+        print(f"\rdescribed {number} of {len(starts)} parts", end="", flush=True)
+    paths.write_json(folder / "described.json", {"settings": settings, "source": found.source})
+    return folder
+
+
+def _describe(experiment: Experiment, file: Path, start: int) -> None:
+    from mammo_lib.models import frozen, weights
+
+    layers = frozen.trunk(weights.imagenet("vgg16", file.parent).state)
+    images = load(experiment, "G")[0][start : start + IMAGES_AT_ONCE]
+    described = np.stack([frozen.describe(layers, image, experiment.profile.probe.precision) for image in images])
+    with paths.atomic_write(_file(_folder(experiment), start)) as part, open(part, "wb") as opened:
+        np.save(opened, described)
+
+
+def _folder(experiment: Experiment) -> Path:
+    return experiment.places.prepared / "described"
+
+
+def _file(folder: Path, start: int) -> Path:
+    return folder / f"{start:06d}.npy"
+
+
+@dataclass(frozen=True)
+class _Described:
+    """Set G described: of image i (its row in G) the cells, which of them hold breast, and its masses in cells."""
+
+    files: list[np.ndarray]
+    inside: np.ndarray  # bool (N, h, w)
+    boxes: list[list[list[float]]]
+    labels: list[list[int]]
+    views: pd.DataFrame  # globals.csv
+    settings: Probe
+    pixels: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, folder: Path) -> "_Described":
+        from mammo_lib.models.frozen import CELL
+
+        images, views = load(experiment, "G")
+        cases = pd.read_csv(experiment.places.prepared / "cases.csv", keep_default_na=False)
+        labels = cases.groupby("image_id")["label"].agg(list)
+        cells = images.shape[1] // CELL
+        return cls(
+            [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))],
+            images.reshape(len(images), cells, CELL, cells, CELL).max(axis=(2, 4)) > 0,
+            [[[value / CELL for value in box] for box in json.loads(text)] for text in views["boxes"]],
+            [labels[name] for name in views["image_id"]],
+            views,
+            experiment.profile.probe,
+            CELL,
+        )
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.files[row // IMAGES_AT_ONCE][row % IMAGES_AT_ONCE], self.inside[row]
+
+
+# ----------------------------------------------------------------------------- stage G
+
+
+def _samples(described: _Described) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What is learnt from each image of G, by its row: summary (2 C,), cells float16 (n, 2 C), their kinds (n,)."""
+    from mammo_lib.training import probe as room
+
+    found = {}
+    for row in range(len(described.views)):
+        description, inside = described[row]
+        labels = room.cell_labels(inside, described.boxes[row], described.labels[row], described.settings.core)
+        at = tuple(room.sample(labels, described.settings, np.random.default_rng((DATA_SEED, row))).T)
+        cells = room.neighbourhood(description, inside)[at].astype(np.float16)
+        found[row] = room.summary(description, inside), cells, labels[at]
+    return found
+
+
+def _fit_images(
+    described: _Described, samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]], train: pd.DataFrame
+) -> "ImageProbe":
+    from mammo_lib.training import probe as room
+
+    settings = described.settings
+    pooled, cells, kinds = zip(*(samples[row] for row in train["row"]), strict=True)
+    every, kind = np.concatenate(cells).astype(np.float32), np.concatenate(kinds)
+    return room.ImageProbe(
+        room.classifier(settings.image_strength).fit(np.stack(pooled), train["label"]),
+        room.classifier(settings.cell_strength, balanced=True).fit(every, kind),
+        settings,
+    )
+
+
+def _probe_images(
+    described: _Described, samples: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]], images: pd.DataFrame
+) -> np.ndarray:
+    """Probability of every image (n,); of those it was fitted on, 0."""
+    from mammo_lib.training import probe as room
+
+    rest = (images["part"] != "train").to_numpy()
+    fitted = _fit_images(described, samples, images[~rest])
+    odds = np.array([fitted.log_odds(*described[row]) for row in images.loc[rest, "row"]])
+    probability = np.zeros(len(images))
+    probability[rest] = room.probability(odds[:, READINGS[described.settings.reading]])
+    return probability
+
+
+# ----------------------------------------------------------------------------- stage P
+
+
+def _read_patches(described: _Described, patches: pd.DataFrame) -> np.ndarray:
+    """Summary of the cells that a patch's window touches, float32 (N, 2 C), by the patch's row in P."""
+    from mammo_lib.training import probe as room
+
+    once = patches[patches["fold"] == patches["fold"].min()].sort_values("row")
+    of_image = dict(zip(described.views["image_id"], range(len(described.views)), strict=True))
+    summaries = []
+    for row, window in zip(once["image_id"].map(of_image), _windows(described, once), strict=True):
+        description, inside = described[row]
+        summaries.append(room.summary(description, room.box_cells(inside.shape, window)))
+    return np.stack(summaries)
+
+
+def _probe_patches(read: np.ndarray, patches: pd.DataFrame, settings: Probe) -> np.ndarray:
+    """Probability of every patch (n,), for its summary in `read` (n, 2 C)."""
+    from mammo_lib.training import probe as room
+
+    train = (patches["part"] == "train").to_numpy()
+    fitted = room.classifier(settings.patch_strength).fit(read[train], patches.loc[train, "label"])
+    probability: np.ndarray = fitted.predict_proba(read)[:, 1]
+    return probability
+
+
+def _windows(described: _Described, patches: pd.DataFrame) -> np.ndarray:
+    """x, y, w, h, float (n, 4), of each patch in cells of its image's view; at an image's edge cut, not shifted."""
+    size = described.inside.shape[1] * described.pixels
+    placed = patches[["image_id", "centre_x", "centre_y", "window"]].merge(
+        described.views[["image_id", "crop_x", "crop_y", "crop_w", "crop_h"]], on="image_id", validate="many_to_one"
+    )
+    ratio = size / placed[["crop_w", "crop_h"]].max(axis=1)
+    boxes = [placed["window"] * ratio] * 2
+    for centre, start, length in (("centre_y", "crop_y", "crop_h"), ("centre_x", "crop_x", "crop_w")):
+        margin = (size - placed[length] * ratio) / 2
+        boxes.insert(0, (placed[centre] - placed["window"] / 2 - placed[start]) * ratio + margin)
+    return np.stack(boxes, axis=1) / described.pixels
