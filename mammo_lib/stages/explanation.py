@@ -91,7 +91,8 @@ def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: n
     from mammo_lib.evaluation import gradcam
 
     x = _network_input(images).to(default_device())
-    maps = {GRADCAM: gradcam.heat_maps(network, x), GATE: gradcam.spatial_gates(network, x)}
+    seen = gradcam.look(network, x)
+    maps = {GRADCAM: seen.heat} | ({} if seen.gate is None else {GATE: seen.gate})
     headless = load_network(experiment, cell)
     headless.head = build_network(experiment.profile, cell).head
     maps[UNTRAINED_HEAD] = gradcam.heat_maps(headless.eval().to(x.device), x)
