@@ -182,7 +182,7 @@ def gradcam_samples(samples: Sequence[Sample], data: str, network: str, rule: st
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for line, row in zip(grid, rows, strict=True):
         for axes in line:
-            axes.set_axis_off()
+            without_axes(axes)
         for column, sample in enumerate(row):
             left, right = line[2 * column], line[2 * column + 1]
             _draw(left, View(sample.image, "", sample.boxes, sample.mask))
@@ -217,7 +217,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str, columns: in
         if not count:
             continue
         for axes in part.subplots(count, columns, squeeze=False).flat:
-            axes.set_axis_off()
+            without_axes(axes)
         for axes, sample in zip(part.axes, samples, strict=False):
             _draw(axes, View(sample.image, "", sample.boxes))
             if sample.heat.max() > 0:
@@ -234,7 +234,7 @@ def _outlined_contour(axes: Axes, values: np.ndarray, level: float, colour: str)
 def _draw(axes: Axes, view: View) -> None:
     """The image, the outline of its mask, its boxes."""
     axes.imshow(view.image, vmin=0, vmax=255, interpolation="antialiased")
-    axes.set_axis_off()
+    without_axes(axes)
     if view.mask is not None and view.mask.any():
         _outlined_contour(axes, view.mask, 0.5, LESION)
     for box in view.boxes:
@@ -256,6 +256,12 @@ def _draw_heat(axes: Axes, sample: Sample) -> None:
         _draw_box(axes, box, "white")
     if sample.heat.max() == 0:
         axes.text(0.5, 0.02, "no positive evidence", ha="center", va="bottom", color="white", transform=axes.transAxes)
+
+
+def without_axes(axes: Axes) -> None:
+    """For a picture: no frame and no ticks, whose place would be computed at every drawing although none is seen."""
+    axes.set_axis_off()
+    axes.set(xticks=(), yticks=())
 
 
 def at_least_one(things: Sequence[Any] | Mapping[str, Any] | pd.DataFrame) -> None:

@@ -26,6 +26,7 @@ from mammo_lib.evaluation.figures import (
     at_least_one,
     new_figure,
     styled,
+    without_axes,
 )
 from mammo_lib.evaluation.figures_curves import Curve, roc_curves
 
@@ -67,7 +68,7 @@ def explained_case(rows: Sequence[Explained], title: str, data: str, whole: View
     figure.suptitle(title, x=0.01, ha="left", fontsize=7, fontweight="bold")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
-        axes.set_axis_off()
+        without_axes(axes)
     for line, row in zip(grid, rows, strict=True):
         _draw_row(line[int(whole is not None) :], row)
     if whole is not None:
