@@ -112,8 +112,8 @@ def _draw_whole(axes: Axes, whole: View) -> None:
 
 def _outline(axes: Axes, boxes: Boxes, colour: str, dash: str = "-") -> None:
     for x, y, w, h in boxes:
-        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=0.7, linestyle=dash)
-        frame.set_path_effects([withStroke(linewidth=1.3, foreground=BLACK)])  # for grey print
+        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=1.1, linestyle=dash)
+        frame.set_path_effects([withStroke(linewidth=1.8, foreground=BLACK)])  # for grey print
         axes.add_patch(frame)
 
 
