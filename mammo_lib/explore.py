@@ -31,7 +31,11 @@ UPLOAD_NOTE = (  # a larger message is cut off by the server before any Python o
     "start the server with <code>--ServerApp.tornado_settings='{\"websocket_max_message_size\": 300000000}'</code> "
     "(Voila: <code>--Voila.tornado_settings=</code> and the same)."
 )
-STYLE = "<style>.mammo-cases select {font-family: monospace} .mammo-alert {color: #a00000; font-weight: bold}</style>"
+HEADING = "  p(mal.) loss truth     id"  # above the columns of `_line`
+STYLE = (
+    "<style>.mammo-cases select, .mammo-head {font: 13px monospace; white-space: pre} .mammo-head {padding-left: 4px}"
+    ".mammo-alert {color: #a00000; font-weight: bold}</style>"
+)
 WIDE = {"width": "31em"}
 Step = Callable[[], None]
 
@@ -153,7 +157,7 @@ class Explorer:
                 ids = table["id"].tolist()
                 self._list.options = [(_line(case), case["id"]) for case in table.to_dict("records")]
                 self._list.value = wanted if wanted in ids else next(iter(ids), None)
-                self._texts["list"].value = f"{len(ids)} cases: p(malignant), loss, truth, id"
+                self._texts["list"].value = f'{len(ids)} cases<div class="mammo-head">{HEADING}</div>'
 
     def _show_threshold(self) -> None:
         with self._sentence("threshold", "roc", "confusion"):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import nbformat
@@ -25,7 +25,7 @@ MISSING += [name for name, path in (("chromium", CHROMIUM), ("chromedriver", DRI
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs a browser: {', '.join(MISSING)} not installed")
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "07_explore.ipynb"
-WAIT = 60  # seconds that one thing may take on two busy cores
+WAIT = 120  # seconds that one thing may take on two busy cores
 SERVERS = {
     "lab": ["-m", "jupyterlab", "--allow-root", "--IdentityProvider.token=", "--ServerApp.password="],
     "voila": ["-m", "voila"],
@@ -142,12 +142,23 @@ class Page:
 
 
 def run_all_cells(page: Page) -> None:
-    """JupyterLab's menu Run, entry Run All Cells, once its kernel is there."""
+    """JupyterLab's menu Run, entry Run All Cells; again when it drops the run, as it does while its kernel connects."""
     page.until(lambda: page.find(".jp-Notebook .jp-CodeCell"), "JupyterLab does not show the notebook")
     page.until(lambda: page.find(".jp-Notebook-ExecutionIndicator[data-status=idle]"), "the kernel does not start")
-    for kind, entry in (("MenuBar", "Run"), ("Menu", "Run All Cells")):
-        path = f"//*[contains(@class, 'lm-{kind}-itemLabel')][text()='{entry}']"
-        page.until(lambda path=path: page.driver.find_element("xpath", path).click() or True, f"no menu entry {entry}")
+
+    def choose() -> None:
+        for kind, entry in (("MenuBar", "Run"), ("Menu", "Run All Cells")):
+            path = f"//*[contains(@class, 'lm-{kind}-itemLabel')][text()='{entry}']"
+            page.until(lambda path=path: page.driver.find_element("xpath", path).click() or True, f"no entry {entry}")
+
+    def has_run() -> bool:
+        prompts = [prompt.text for prompt in page.driver.find_elements("css selector", ".jp-CodeCell .jp-InputPrompt")]
+        if any(prompt.strip() == "[ ]:" for prompt in prompts) and not any("*" in prompt for prompt in prompts):
+            choose()
+            sleep(2)  # until the cells are marked
+        return bool(page.driver.find_elements("css selector", "img.mammo-case"))
+
+    page.until(has_run, "the cells do not run")
 
 
 def use(page: Page, name: str) -> None:

@@ -365,6 +365,18 @@ def test_the_page_opens_with_the_worst_case_and_answers_to_choices(experiment: E
     assert before[1] != bytes(explorer._pictures["roc"].value)
 
 
+def test_the_heading_of_the_list_stands_above_its_columns(experiment: Experiment) -> None:
+    explorer = explore.Explorer(experiment)
+    assert explore.HEADING in explorer._texts["list"].value
+    place = {name: explore.HEADING.index(name) for name in ("p(mal.)", "loss", "truth", "id")}
+    for line, case_id in explorer._list.options:
+        case = explorer.opened[0].cases.set_index("id").loc[case_id]
+        assert line[place["p(mal.)"] :].startswith(f"{case['probability']:.3f} ")
+        assert line[: place["loss"] + 4].endswith(f"{case['loss']:.3f}")
+        assert line[place["truth"] :].startswith(("benign", "malignant")[case["label"]])
+        assert line[place["id"] :] == case_id
+
+
 def test_a_second_network_is_offered_for_the_same_cases_only(experiment: Experiment) -> None:
     explorer = explore.Explorer(experiment)
     assert [label for label, _ in explorer._second.options] == ["(none)", "G: ResNet50, from random weights"]

@@ -26,6 +26,7 @@ __all__ = [
     "patch",
     "patch_centres",
     "patch_window",
+    "view_of_mask",
 ]
 
 
@@ -107,10 +108,8 @@ def global_image(
         raise ValueError(f"fit {settings.fit!r}: only 'pad' is known, which keeps the proportions")
     coarse, factor = coarse_mask(image)
     crop = _crop(coarse, factor, image.shape, settings.margin, lesion_boxes)
-    ratio = settings.size / max(crop.w, crop.h)
-    width, height = max(1, round(crop.w * ratio)), max(1, round(crop.h * ratio))
+    (width, height), offset = _fit(crop, settings.size)
     scale = (width / crop.w, height / crop.h)
-    offset = ((settings.size - width) // 2, (settings.size - height) // 2)
     inner = [
         [(box.x - crop.x) * scale[0], (box.y - crop.y) * scale[1], box.w * scale[0], box.h * scale[1]]
         for box in lesion_boxes
@@ -125,6 +124,14 @@ def global_image(
     Box(*offset, width, height).of(pixels)[:] = small
     boxes = [[x + offset[0], y + offset[1], w, h] for x, y, w, h in inner]
     return GlobalView(pixels, crop, boxes, scale, offset)
+
+
+def view_of_mask(mask: Mask, crop: Box, size: int) -> Mask:
+    """A mask (bool, H, W) of the source as it lies in the global view of `size` that was cut from `crop`."""
+    (width, height), offset = _fit(crop, size)
+    view = np.zeros((size, size), np.uint8)
+    Box(*offset, width, height).of(view)[:] = _resize(255 * crop.of(mask).astype(np.uint8), width, height)
+    return view >= 128  # at least half of the pixel
 
 
 def patch_centres(box: Box, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -145,6 +152,13 @@ def patch(
     """Set P (2.2): `patch_window` of `image`, resized to (size, size); `white` as in `global_image`."""
     window = patch_window(image.shape, centre, side)
     return _window(_resize(window.of(image), size, size), int(image.max()) if white is None else white)
+
+
+def _fit(crop: Box, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of `crop` in a global view of `size`, and the padding left of and above it."""
+    ratio = size / max(crop.w, crop.h)
+    width, height = max(1, round(crop.w * ratio)), max(1, round(crop.h * ratio))
+    return (width, height), ((size - width) // 2, (size - height) // 2)
 
 
 def _resize(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -16,7 +16,16 @@ import numpy as np
 from mammo_lib import paths
 from mammo_lib.config import GlobalExtraction, PatchExtraction
 from mammo_lib.data.cases import NOTE, problem
-from mammo_lib.data.cropping import Box, NoBreastError, box_of_mask, global_image, patch, patch_centres, patch_window
+from mammo_lib.data.cropping import (
+    Box,
+    NoBreastError,
+    box_of_mask,
+    global_image,
+    patch,
+    patch_centres,
+    patch_window,
+    view_of_mask,
+)
 from mammo_lib.data.images import ImageError, read_image
 from mammo_lib.data.masks import read_mask
 
@@ -107,6 +116,20 @@ def process_image(job: ImageJob) -> tuple[Findings, np.ndarray, np.ndarray]:
     return Findings(boxes, centres, cut.crop, cut.boxes, problems), patches, cut.pixels[None]
 
 
+def lesion_view(job: ImageJob, crop: Box) -> np.ndarray | None:
+    """Masks of all the image's masses in its global view, which was cut from `crop`: bool (size, size).
+
+    None where a mass has no mask that can be used, or its files are not at hand.
+    """
+    try:
+        image = read_image(_inside(job.root, job.image_path))
+        masks = [_read_mask(job.root, mass, image)[0] for mass in job.masses]
+    except (ImageError, OSError):
+        return None
+    whole, _ = _restore(255 * np.any(masks, axis=0).astype(np.uint8), {}, job.aspect)
+    return view_of_mask(whole >= 128, crop, job.globals.size)
+
+
 def _patches(
     job: ImageJob, image: np.ndarray, boxes: Mapping[str, Box], white: int
 ) -> tuple[list[list[int]], np.ndarray]:
@@ -156,9 +179,13 @@ def _find_boxes(job: ImageJob, image: np.ndarray) -> tuple[dict[str, Box], list[
 
 def _box_from_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
     """Box, and the note of `masks.read_mask`."""
-    mask_path, crop_path = (_inside(root, name) if name else None for name in (mass.mask_path, mass.crop_path))
-    mask, note = read_mask(mask_path, (image.shape[0], image.shape[1]), crop_path, image)
+    mask, note = _read_mask(root, mass, image)
     return box_of_mask(mask), note
+
+
+def _read_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[np.ndarray, str]:
+    mask_path, crop_path = (_inside(root, name) if name else None for name in (mass.mask_path, mass.crop_path))
+    return read_mask(mask_path, (image.shape[0], image.shape[1]), crop_path, image)
 
 
 def _restore(image: np.ndarray, boxes: Mapping[str, Box], aspect: float | None) -> tuple[np.ndarray, dict[str, Box]]:

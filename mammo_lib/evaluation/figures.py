@@ -37,8 +37,14 @@ BLACK, GREY, LIGHT = "#000000", "#666666", "#d0d0d0"
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"  # Okabe, Ito
 LESION = "#ff0000"  # the red box of Fig. 7
 HEAT = "inferno"  # dark to light in grey print as well
-SIGNS = "Left: global image, lesion box. Right: Grad-CAM of the malignant score, with the breast's outline and the box"
-CONTACT_SIGNS = "Red: lesion box. Blue: where Grad-CAM reaches half its maximum. Number: p(malignant)"
+SIGNS = (
+    "Left: global image; red: lesion box, and the lesion's contour where the archive has its mask. Right: Grad-CAM of "
+    "the malignant score, with the breast's outline and the box"
+)
+CONTACT_SIGNS = (
+    "Red: lesion box. Blue: where Grad-CAM reaches half its maximum; none where a map has no positive evidence. "
+    "Number: p(malignant)"
+)
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
@@ -78,7 +84,10 @@ class View:
 
 @dataclass(frozen=True)
 class Sample:
-    """One explained decision. image: uint8 (S, S); heat: float (S, S) in 0..1; label: 0 benign, 1 malignant."""
+    """One explained decision. image: uint8 (S, S); heat: float (S, S) in 0..1; label: 0 benign, 1 malignant.
+
+    boxes: lesions, [x, y, w, h] in pixels of the image; mask: bool (S, S), or None where only boxes are known.
+    """
 
     image: np.ndarray
     heat: np.ndarray
@@ -86,6 +95,7 @@ class Sample:
     probability: float
     label: int
     name: str = ""
+    mask: np.ndarray | None = None
 
 
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
@@ -158,7 +168,7 @@ def patch_and_global(patch: View, whole: View, global_image: View, data: str) ->
 
 @styled
 def gradcam_samples(samples: Sequence[Sample], data: str, network: str, rule: str) -> Figure:
-    """Fig. 7: each sample's global image with its red lesion box, the heat map beside it; benign row, malignant row.
+    """Fig. 7: each sample's global image, lesion in red, and the heat map beside it; benign row, malignant row.
 
     network: whose decisions they are. rule: how the samples were chosen, printed below. ValueError without samples.
     """
@@ -172,10 +182,10 @@ def gradcam_samples(samples: Sequence[Sample], data: str, network: str, rule: st
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for line, row in zip(grid, rows, strict=True):
         for axes in line:
-            axes.set_axis_off()
+            without_axes(axes)
         for column, sample in enumerate(row):
             left, right = line[2 * column], line[2 * column + 1]
-            _draw(left, View(sample.image, "", sample.boxes))
+            _draw(left, View(sample.image, "", sample.boxes, sample.mask))
             _draw_heat(right, sample)
             left.set_title(_caption(sample, next(letters)), loc="left", linespacing=1.25)
     bar = figure.colorbar(
@@ -207,26 +217,26 @@ def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str, columns: in
         if not count:
             continue
         for axes in part.subplots(count, columns, squeeze=False).flat:
-            axes.set_axis_off()
+            without_axes(axes)
         for axes, sample in zip(part.axes, samples, strict=False):
             _draw(axes, View(sample.image, "", sample.boxes))
             if sample.heat.max() > 0:
-                _outlined_contour(axes, sample.heat)
+                _outlined_contour(axes, sample.heat, 0.5 * sample.heat.max(), SKY)
             axes.set_title(f"{sample.probability:.2f}", fontsize=6, y=-0.14, va="bottom", pad=0)
     return figure
 
 
-def _outlined_contour(axes: Axes, heat: np.ndarray) -> None:
-    contour = axes.contour(heat, levels=[0.5 * heat.max()], colors=[SKY], linewidths=0.7)
-    contour.set_path_effects([withStroke(linewidth=1.3, foreground="black")])
+def _outlined_contour(axes: Axes, values: np.ndarray, level: float, colour: str) -> None:
+    contour = axes.contour(values, levels=[level], colors=[colour], linewidths=0.7)
+    contour.set_path_effects([withStroke(linewidth=1.3, foreground="black")])  # for grey print
 
 
 def _draw(axes: Axes, view: View) -> None:
     """The image, the outline of its mask, its boxes."""
     axes.imshow(view.image, vmin=0, vmax=255, interpolation="antialiased")
-    axes.set_axis_off()
+    without_axes(axes)
     if view.mask is not None and view.mask.any():
-        axes.contour(view.mask, levels=[0.5], colors=[LESION], linewidths=0.6)
+        _outlined_contour(axes, view.mask, 0.5, LESION)
     for box in view.boxes:
         _draw_box(axes, box, LESION)
 
@@ -244,6 +254,14 @@ def _draw_heat(axes: Axes, sample: Sample) -> None:
     axes.contour(sample.image > 0, levels=[0.5], colors=["white"], linewidths=0.4, alpha=0.8)
     for box in sample.boxes:
         _draw_box(axes, box, "white")
+    if sample.heat.max() == 0:
+        axes.text(0.5, 0.02, "no positive evidence", ha="center", va="bottom", color="white", transform=axes.transAxes)
+
+
+def without_axes(axes: Axes) -> None:
+    """For a picture: no frame and no ticks, whose place would be computed at every drawing although none is seen."""
+    axes.set_axis_off()
+    axes.set(xticks=(), yticks=())
 
 
 def at_least_one(things: Sequence[Any] | Mapping[str, Any] | pd.DataFrame) -> None:

@@ -26,6 +26,7 @@ from mammo_lib.evaluation.figures import (
     at_least_one,
     new_figure,
     styled,
+    without_axes,
 )
 from mammo_lib.evaluation.figures_curves import Curve, roc_curves
 
@@ -67,7 +68,7 @@ def explained_case(rows: Sequence[Explained], title: str, data: str, whole: View
     figure.suptitle(title, x=0.01, ha="left", fontsize=7, fontweight="bold")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
-        axes.set_axis_off()
+        without_axes(axes)
     for line, row in zip(grid, rows, strict=True):
         _draw_row(line[int(whole is not None) :], row)
     if whole is not None:
@@ -111,8 +112,8 @@ def _draw_whole(axes: Axes, whole: View) -> None:
 
 def _outline(axes: Axes, boxes: Boxes, colour: str, dash: str = "-") -> None:
     for x, y, w, h in boxes:
-        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=0.7, linestyle=dash)
-        frame.set_path_effects([withStroke(linewidth=1.3, foreground=BLACK)])  # for grey print
+        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=1.1, linestyle=dash)
+        frame.set_path_effects([withStroke(linewidth=1.8, foreground=BLACK)])  # for grey print
         axes.add_patch(frame)
 
 

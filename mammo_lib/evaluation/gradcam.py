@@ -11,6 +11,7 @@ and so is one of a single position (InceptionV3 below 107 pixels), which has not
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,30 @@ MALIGNANT = 1  # the class whose logit is explained
 BATCH = 16  # ours: maps at once; bounds the memory, changes no map
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a network makes of N images, each of S x S pixels.
+
+    probability: of malignancy, float32 (N,). heat: Grad-CAM of the malignant logit, float32 (N, S, S) in 0..1. gate:
+    CBAM's spatial gate, equation (2), enlarged bilinearly, float32 (N, S, S) in 0..1, not rescaled and the same for
+    either class; None for a network without CBAM.
+    """
+
+    probability: np.ndarray
+    heat: np.ndarray
+    gate: np.ndarray | None
+
+
+def look(network: nn.Module, x: torch.Tensor, batch_size: int = BATCH) -> Look:
+    """Score and both maps from a single forward pass an image; arguments, errors and promises as of `heat_maps`."""
+    seen = Look(np.zeros(len(x), np.float32), _blank(x), _blank(x) if _has_gate(network) else None)
+    for place, batch in _passes(network, x, batch_size):
+        seen.probability[place], seen.heat[place] = batch.probability, batch.heat
+        if seen.gate is not None:
+            seen.gate[place] = batch.gate
+    return seen
+
+
 def heat_maps(network: nn.Module, x: torch.Tensor, batch_size: int = BATCH) -> np.ndarray:
     """Grad-CAM of the malignant logit at `network.cam_target`.
 
@@ -31,42 +56,58 @@ def heat_maps(network: nn.Module, x: torch.Tensor, batch_size: int = BATCH) -> n
     evaluation mode, where no image of a batch touches another, and is left as it was: modes, hooks, gradients.
     ValueError when x has another shape.
     """
-    _check(x)
-    target: Any = network.cam_target
-    maps = np.zeros((len(x), *x.shape[2:]), np.float32)
-    with _frozen(network), _gradient_starts_at(target):
-        cam = GradCAM(network, [target])
-        try:  # not `with cam`: the package's own __exit__ swallows an IndexError
-            for start in range(0, len(x), batch_size):
-                batch = x[start : start + batch_size]
-                maps[start : start + len(batch)] = cam(batch, [ClassifierOutputTarget(MALIGNANT)] * len(batch))
-        finally:
-            cam.activations_and_grads.release()
+    maps = _blank(x)
+    for place, batch in _passes(network, x, batch_size):
+        maps[place] = batch.heat
     return maps
 
 
-def spatial_gates(network: nn.Module, x: torch.Tensor, batch_size: int = BATCH) -> np.ndarray:
-    """CBAM's spatial gate, equation (2), enlarged bilinearly to the input's size; the same for either class.
-
-    x as for `heat_maps`. Returns float32 (N, S, S) in 0..1: the gate itself, not rescaled. ValueError when the
-    network has no CBAM.
-    """
+def _blank(x: torch.Tensor) -> np.ndarray:
     _check(x)
-    features: Any = network.features
+    return np.zeros((len(x), *x.shape[2:]), np.float32)
+
+
+def _has_gate(network: nn.Module) -> bool:
+    return hasattr(network.attention, "spatial_gate")
+
+
+def _passes(network: nn.Module, x: torch.Tensor, batch_size: int) -> Iterator[tuple[slice, Look]]:
+    """One forward pass a batch, and what came of it."""
+    target: Any = network.cam_target
+    with _frozen(network), _gates(network) as gates, _gradient_starts_at(target):
+        cam = GradCAM(network, [target])
+        try:  # not `with cam`: the package's own __exit__ swallows an IndexError
+            for start in range(0, len(x), batch_size):
+                place = slice(start, start + batch_size)
+                heat = cam(x[place], [ClassifierOutputTarget(MALIGNANT)] * len(x[place]))
+                probability = cam.outputs.detach().softmax(dim=1)[:, MALIGNANT].float().cpu().numpy()
+                yield place, Look(probability, heat, _enlarged(gates.pop(), x) if gates else None)
+        finally:
+            cam.activations_and_grads.release()
+
+
+def _enlarged(gate: torch.Tensor, x: torch.Tensor) -> np.ndarray:
+    larger = F.interpolate(gate, size=x.shape[2:], mode="bilinear", align_corners=False)
+    return np.asarray(larger[:, 0].float().cpu().numpy())
+
+
+@contextmanager
+def _gates(network: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """A list that holds the spatial gate of the last forward pass; always empty for a network without CBAM."""
+    kept: list[torch.Tensor] = []
     attention: Any = network.attention
-    if not hasattr(attention, "spatial_gate"):
-        raise ValueError(f"network {network.name!r} has no CBAM, so no spatial gate: choose one that has")
-    device = next(network.parameters()).device
-    gates = np.zeros((len(x), *x.shape[2:]), np.float32)
-    with _frozen(network), torch.no_grad():
-        for start in range(0, len(x), batch_size):
-            batch = x[start : start + batch_size].to(device)
-            refined = features(batch)
-            refined = refined * attention.channel_gate(refined)
-            gate = attention.spatial_gate(refined)
-            larger = F.interpolate(gate, size=x.shape[2:], mode="bilinear", align_corners=False)
-            gates[start : start + len(batch)] = larger[:, 0].float().cpu().numpy()
-    return gates
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        with torch.no_grad():
+            features = inputs[0] * attention.channel_gate(inputs[0])
+            kept[:] = [attention.spatial_gate(features)]
+
+    handle = attention.register_forward_pre_hook(keep) if _has_gate(network) else None
+    try:
+        yield kept
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def _check(x: torch.Tensor) -> None:

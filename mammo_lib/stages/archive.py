@@ -162,6 +162,24 @@ def lesion_boxes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "x", "y", "w", "h"])
 
 
+def lesion_masks(experiment: Experiment, table: pd.DataFrame) -> list[np.ndarray | None]:
+    """The masks of each image's masses as they lie in set G, bool (S, S); None where the archive has none at hand.
+
+    table: rows of set G.
+    """
+    from mammo_lib.data import cases, extraction
+    from mammo_lib.data import prepare as room
+    from mammo_lib.data.cropping import Box
+
+    places, masses = experiment.places, cases.read(experiment.places.prepared / "cases.csv")
+    found = []
+    for row in table.to_dict("records"):
+        of_image = masses[masses["image_id"] == row["image_id"]]
+        job = room.jobs_of(of_image, places.archive, experiment.profile, DATA_SEED, places.prepared)[0]
+        found.append(extraction.lesion_view(job, Box(*(int(row[f"crop_{side}"]) for side in "xywh"))))
+    return found
+
+
 def integrity(experiment: Experiment) -> pd.DataFrame:
     """Named checks of the archive: what is expected, what was found, which cases; also written to integrity.csv.
 

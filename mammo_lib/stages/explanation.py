@@ -10,7 +10,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import NETWORK_LABELS, PROPOSED
-from mammo_lib.stages.archive import load, parts
+from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.comparison import MAIN_INITIAL, data_sentence
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
 from mammo_lib.stages.trainings import build_network, cells, load_network
@@ -91,7 +91,8 @@ def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: n
     from mammo_lib.evaluation import gradcam
 
     x = _network_input(images).to(default_device())
-    maps = {GRADCAM: gradcam.heat_maps(network, x), GATE: gradcam.spatial_gates(network, x)}
+    seen = gradcam.look(network, x)
+    maps = {GRADCAM: seen.heat} | ({} if seen.gate is None else {GATE: seen.gate})
     headless = load_network(experiment, cell)
     headless.head = build_network(experiment.profile, cell).head
     maps[UNTRAINED_HEAD] = gradcam.heat_maps(headless.eval().to(x.device), x)
@@ -152,7 +153,9 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
         heat = maps["maps"].astype(np.float32)
     samples = _samples(images, heat, test, probability)
     data, network = data_sentence(experiment), NETWORK_LABELS[cell.network]
-    chosen = [samples[row] for row in localisation.representative_cases(test, probability)]
+    rows = localisation.representative_cases(test, probability)
+    masks = lesion_masks(experiment, test.iloc[rows])
+    chosen = [replace(samples[row], mask=mask) for row, mask in zip(rows, masks, strict=True)]
     threshold = experiment.profile.evaluation.threshold
     groups = {name: _spread([s for s in samples if _group(s, threshold) == name]) for name in localisation.GROUPS[1:]}
     summary = pd.read_csv(experiment.results / "localisation.csv").query("group == 'all'")

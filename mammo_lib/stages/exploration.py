@@ -212,17 +212,17 @@ def _explain(
 
     from mammo_lib.evaluation import gradcam
     from mammo_lib.evaluation.figures_case import Explained
-    from mammo_lib.training import augment, loop
+    from mammo_lib.training import augment
 
-    image, device, network = np.array(image), default_device(), trained.network
-    x = augment.normalise(torch.from_numpy(image)[None, None].float().to(device) / 255)
+    image = np.array(image)
+    x = augment.normalise(torch.from_numpy(image)[None, None].float().to(default_device()) / 255)
+    seen = gradcam.look(trained.network, x)
     if probability is None or np.isnan(probability):
-        probability = float(loop.predict(network, image[None], np.array([0]), 1, device)[0])
-    heat = gradcam.heat_maps(network, x)[0]
-    gate = gradcam.spatial_gates(network, x)[0] if hasattr(network.attention, "spatial_gate") else None
+        probability = float(seen.probability[0])
     if len(trained.known) >= KEPT:
         trained.known.pop(next(iter(trained.known)))  # the oldest
-    trained.known[key] = Explained(trained.label, image, boxes, float(probability), heat, gate)
+    gate = None if seen.gate is None else seen.gate[0]
+    trained.known[key] = Explained(trained.label, image, boxes, probability, seen.heat[0], gate)
     return trained.known[key]
 
 

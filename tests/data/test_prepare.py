@@ -122,6 +122,29 @@ def test_boxes_of_the_global_view_frame_the_bright_masses(archive, tmp_path):
         assert outside.max() < 160
 
 
+@pytest.mark.parametrize("stretched", [False, True])
+def test_the_masks_of_an_image_lie_on_the_bright_masses_of_its_global_view(archive, tmp_path, stretched):
+    root, table = archive
+    if stretched:
+        table = table.assign(aspect=f"{300 / 220:.6f}")[table["box_w"].isna()]
+        for name in {*table["image_path"], *table["mask_path"]}:
+            picture = cv2.imread(str(root / name), 0)
+            cv2.imwrite(str(root / name), cv2.resize(picture, (300, 300), interpolation=cv2.INTER_NEAREST))
+    run((root, table), tmp_path / "out")
+    arrays, tables = read(tmp_path / "out")
+    written = cases.read(tmp_path / "out" / "cases.csv")
+    jobs = prepare.jobs_of(written, root, TINY, 7, tmp_path)
+    for row, pixels, job in zip(tables["globals"].itertuples(), arrays["globals"], jobs, strict=True):
+        found = extraction.lesion_view(job, Box(row.crop_x, row.crop_y, row.crop_w, row.crop_h))
+        if row.image_id == "C3_RIGHT_CC":
+            assert found is None, "it has boxes and no mask"
+            continue
+        bright = pixels > 160
+        assert (found & bright).sum() / (found | bright).sum() > 0.9
+    (root / jobs[0].image_path).unlink()
+    assert extraction.lesion_view(jobs[0], Box(0, 0, 50, 50)) is None, "the archive is gone"
+
+
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_any_executor_and_any_order_give_the_same_bytes(archive, tmp_path, kind):
     run(archive, tmp_path / "one")

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -189,6 +190,20 @@ def test_a_map_without_evidence_can_be_shown():
         shown = [image.get_array() for axes in figure.axes for image in axes.images]
         assert shown
         assert all(np.isfinite(pixels).all() for pixels in shown)
+    said = [text.get_text() for text in figures.gradcam_samples([empty], DATA, "VGG16", "all").axes[1].texts]
+    assert said == ["no positive evidence"]
+    assert not figures.gradcam_samples([sample()], DATA, "VGG16", "all").axes[1].texts
+
+
+def test_the_contour_of_a_lesion_follows_its_mask_in_red():
+    mask = np.zeros((40, 40), bool)
+    mask[8:20, 10:16] = True
+    left = figures.gradcam_samples([replace(sample(), mask=mask)], DATA, "VGG16", "all").axes[0]
+    (contour,) = left.collections
+    assert to_rgb(contour.get_edgecolor()[0]) == to_rgb(figures.LESION)
+    corners = contour.get_paths()[0].get_extents()
+    assert (corners.x0, corners.x1, corners.y0, corners.y1) == (9.5, 15.5, 7.5, 19.5)
+    assert not figures.gradcam_samples([sample()], DATA, "VGG16", "all").axes[0].collections
 
 
 def test_roc_lines_enclose_scikit_learns_area(drawn):

@@ -141,7 +141,7 @@ def test_no_image_gives_no_map(network):
 def test_the_gate_is_the_one_that_the_forward_pass_applies(x):
     torch.manual_seed(3)
     network = TinyNetwork(TinyCbam()).eval()
-    gates = gradcam.spatial_gates(network, x, batch_size=2)
+    gates = gradcam.look(network, x, batch_size=2).gate
     with torch.no_grad():
         F = network.features(x)
         gated = F * TinyCbam().channel_gate(F)
@@ -152,9 +152,24 @@ def test_the_gate_is_the_one_that_the_forward_pass_applies(x):
     assert gates.dtype == np.float32
 
 
-def test_a_gate_needs_cbam(x):
-    with pytest.raises(ValueError, match="'tiny' has no CBAM"):
-        gradcam.spatial_gates(TinyNetwork(nn.Identity()), x)
+def test_a_network_without_cbam_has_no_gate(x):
+    assert gradcam.look(TinyNetwork(nn.Identity()), x).gate is None
+
+
+def test_a_look_has_the_score_of_a_plain_forward_pass_and_the_same_maps(network, x):
+    seen = gradcam.look(network, x, batch_size=2)
+    with torch.no_grad():
+        expected = network.eval()(x).softmax(1)[:, 1].numpy()
+    np.testing.assert_allclose(seen.probability, expected, atol=1e-6)
+    np.testing.assert_allclose(seen.heat, gradcam.heat_maps(network, x), atol=1e-6)
+
+
+def test_a_look_asks_the_network_once(network, x):
+    passes = []
+    network.features.register_forward_hook(lambda *_: passes.append(1))
+    gradcam.look(network, x)
+    assert len(passes) == 1, "what an explorer's click costs"
+    assert not network.attention._forward_pre_hooks
 
 
 @pytest.mark.parametrize("shape", [(3, SIZE, SIZE), (2, 1, SIZE, SIZE), (2, 3, SIZE, SIZE + 1)])
@@ -180,4 +195,4 @@ def test_the_networks_of_the_paper_give_the_package_s_own_maps(name):
     with GradCAM(network, [network.cam_target]) as cam:
         np.testing.assert_allclose(maps, cam(x, [ClassifierOutputTarget(1)] * 2), atol=1e-4)
     if name.endswith("cbam"):
-        assert gradcam.spatial_gates(network, x).shape == (2, size, size)
+        assert gradcam.look(network, x).gate.shape == (2, size, size)
