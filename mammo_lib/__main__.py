@@ -15,6 +15,7 @@ STEPS = {  # name -> what it does
     "prepare": "archive -> sets P and G",
     "split": "P and G -> train, validation and test, with a table of leaks",
     "train": "train cells; finished ones are skipped, interrupted ones go on",
+    "probe": "beyond the paper: logistic regressions on what a frozen ImageNet VGG16 sees",
     "tune": "other settings of stage G, compared on validation only",
     "controls": "does training learn what is there, and only that: 32 patches by heart, and shuffled labels",
     "status": "cells that are done, running, failed, and the time left",
@@ -45,9 +46,11 @@ def parser() -> argparse.ArgumentParser:
         if name == "download":
             step.add_argument("--yes", action="store_true", help="begin; without it, size and time are shown only")
             step.add_argument("--stream", action="store_true", help="prepare each patient, then delete it: under 3 GB")
-        if name in ("train", "tune", "prepare", "download"):
+        if name in ("train", "tune", "probe", "prepare", "download"):
             step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
+        if name == "probe":
+            step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
         if name == "train":
             step.add_argument("--cells", default="*", help="pattern of cell names, for instance 'P/*' or 'G/resnet50*'")
     return main_parser
@@ -64,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         parameters = {"profile": arguments.profile, "protocol": arguments.protocol, "seed": arguments.seed}
         notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
         return 0
-    if arguments.step in ("train", "tune", "prepare", "download"):
+    if arguments.step in ("train", "tune", "probe", "prepare", "download"):
         with stages.executor(arguments.workers, arguments.dask) as executor:
             if arguments.step == "download":
                 print(stages.download(experiment, executor, arguments.stream, arguments.yes))
@@ -74,6 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
                 return 0
             if arguments.step == "tune":
                 print(_text(stages.tune(experiment, executor)))
+                return 0
+            if arguments.step == "probe":
+                chosen = stages.choose_reading if arguments.choose else stages.probe
+                print(_text(chosen(experiment, executor)))
                 return 0
             outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
         print(outcomes.to_string(index=False))

@@ -1,0 +1,65 @@
+"""The probe from set G to predictions, on made-up descriptions: fitted on training cases alone, right on the rest."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo_lib import stages
+from mammo_lib.config import Probe
+from mammo_lib.evaluation import predictions
+from mammo_lib.stages import probing
+
+
+@pytest.fixture
+def run(tmp_path, trained_home, monkeypatch):
+    """conftest's images in 7 x 7 cells, whose description says in channel 0 where the mass is and in 1 what it is."""
+    shutil.copytree(trained_home / "data", tmp_path / "data")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    views = stages.load(experiment, "G")[1]
+    views[["image_id", "label"]].to_csv(experiment.places.prepared / "cases.csv", index=False)
+    described = np.random.default_rng(0).random((len(views), 7, 7, 3)) * 0.2
+    described[:, 3, 1:3, 0] += 1
+    described[:, 3, 1:3, 1] += views["label"].to_numpy()[:, None]
+    for start in range(0, len(views), probing.IMAGES_AT_ONCE):
+        np.save(tmp_path / f"{start:06d}.npy", described[start : start + probing.IMAGES_AT_ONCE].astype(np.float16))
+    monkeypatch.setattr(probing, "describe", lambda *_: tmp_path)
+    few = Probe(patch_strength=1.0, image_strength=1.0, cell_strength=1.0)  # for few images, less is to be held back
+    return replace(experiment, profile=replace(experiment.profile, probe=few))
+
+
+@pytest.mark.parametrize("stage", ["P", "G"])
+def test_predictions_are_complete_and_right_where_the_descriptions_tell(run, stage):
+    assert run.results / "probe" / f"{stage}.csv" in stages.probe(run)
+    wanted = stages.parts(run, stage).query("part != 'train'")
+    found = predictions.read(run.results / "probe" / f"{stage}.csv", wanted[["id", "label", "part", "patient_id"]])
+    assert ((found["probability"] > 0.5) == (found["label"] == 1)).all()
+
+
+def test_nothing_is_learnt_from_validation_and_test_labels(run):
+    before = [pd.read_csv(path) for path in stages.probe(run)]
+    rest = stages.parts(run, "G").query("part != 'train'")["image_id"]
+    for name in ("cases", "globals", "patches"):
+        path = run.places.prepared / f"{name}.csv"
+        table = pd.read_csv(path, dtype={"patient_id": str})
+        table["label"] ^= table["image_id"].isin(rest).astype(int)
+        table.to_csv(path, index=False)
+    for old, new in zip(before, map(pd.read_csv, stages.probe(run)), strict=True):
+        assert (old["label"] != new["label"]).all()
+        assert old["probability"].equals(new["probability"])
+
+
+def test_the_choice_of_a_reading_looks_at_no_test_case(run, monkeypatch):
+    seen = []
+    inside = probing._Described.__getitem__
+    monkeypatch.setattr(probing._Described, "__getitem__", lambda self, row: seen.append(row) or inside(self, row))
+    monkeypatch.setattr(probing, "FOLDS", 2)
+    table = stages.choose_reading(run).set_index("reading")
+    test = stages.parts(run, "G").query("part == 'test'")["row"]
+    views = len(stages.load(run, "G")[1])
+    assert set(seen[views:]).isdisjoint(test)  # each is sampled once, before anything is fitted
+    assert table["images"].eq(views - len(test)).all()
+    assert table.loc["both", "auc"] == 1
