@@ -24,7 +24,6 @@ SPLITS = {"Training": "train", "Test": "test"}  # as the first folder of a path 
 
 IMAGE, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"  # SeriesDescription
 MASK_SHARE = 0.5  # ours: a file with more of its image's pixels than this has a mask's size, with fewer a crop's
-SHOWN = 3  # problems that an error message names
 
 _REQUIRED = (
     "patient_id",
@@ -75,8 +74,7 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
             continue
         rows.append(_row(mass_id, description, pictures))
         problems += [cases.problem(mass_id, cases.NOTE, pictures.image.path, note) for note in pictures.notes]
-    if missing and (not allow_partial or not rows):
-        raise FileNotFoundError(_incomplete(root, missing, problems, len(descriptions)))
+    cases.require_complete(missing, len(descriptions), root, allow_partial, _refused(problems))
     return cases.table(rows, str(root)), cases.problem_table([*missing, *problems])
 
 
@@ -233,12 +231,7 @@ def _row(mass_id: str, description: Mapping[str, str], pictures: Pictures) -> di
     }
 
 
-def _incomplete(root: Path, missing: list[dict[str, str]], problems: list[dict[str, str]], masses: int) -> str:
-    """The one sentence for an archive with holes: how many, the first ones, and files that could not be read."""
-    first = "; ".join(f"{row['id']}: {row['reason']}" for row in missing[:SHOWN])
-    unread = [row["reason"] for row in problems if row["stage"] == "scan"]
-    refused = f" ({len(unread)} files were refused, first: {unread[0]})" if unread else ""
-    return (
-        f"{root}: files of {len(missing)} of {masses} masses are missing, first: {first}{refused}:"
-        " complete the archive, or allow a partial one"
-    )
+def _refused(problems: list[dict[str, str]]) -> str:
+    """What an error message adds about files that could not be read."""
+    unread = [row["reason"] for row in problems if row["stage"] == cases.SCAN]
+    return f" ({len(unread)} files were refused, first: {unread[0]})" if unread else ""
