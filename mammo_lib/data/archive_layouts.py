@@ -106,7 +106,7 @@ def _walk(root: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
             if path.is_symlink():
                 if not path.resolve().is_relative_to(inside):
                     refuse(path)
-            elif name.lower().endswith(".dcm") and name in names:
+            elif name.lower().endswith(".dcm") and path.is_file():
                 yield path
 
 

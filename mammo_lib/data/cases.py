@@ -146,7 +146,8 @@ def check(frame: pd.DataFrame, where: str) -> None:
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
     _check_box_values(text, where)
     for column in ("patient_id", "side", "view", "image_path", "official_split"):
-        _refuse(_differs_within_image(text, column), text, column, "differs from another row of the same image", where)
+        _refuse(_differs_within(text, "image_id", column), text, column, "differs from another row of its image", where)
+    _refuse(_differs_within(text, "image_path", "image_id"), text, "image_id", "has the file of another image", where)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -172,8 +173,8 @@ def _check_box_values(text: pd.DataFrame, where: str) -> None:
     _refuse(blank & (outline == ""), text, "mask_path", "is blank, and so is the box", where)
 
 
-def _differs_within_image(text: pd.DataFrame, column: str) -> pd.Series:
-    return text[column] != text.groupby("image_id")[column].transform("first")
+def _differs_within(text: pd.DataFrame, group: str, column: str) -> pd.Series:
+    return text[column] != text.groupby(group)[column].transform("first")
 
 
 def _refuse(bad: pd.Series, text: pd.DataFrame, column: str, reason: str, where: str) -> None:

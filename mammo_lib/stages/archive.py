@@ -106,7 +106,7 @@ def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
 def split(experiment: Experiment) -> pd.DataFrame:
     """Draw the protocol's split, write it, and return (and write) the table of its leaks."""
     from mammo_lib.data import splits
-    from mammo_lib.data.integrity import near_duplicates
+    from mammo_lib.data.near_duplicates import near_duplicates
 
     (_, patches), (images, whole) = load(experiment, "P"), load(experiment, "G")
     table = splits.make(experiment.protocol, patches, whole, experiment.profile.split, DATA_SEED)
