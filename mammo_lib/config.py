@@ -38,11 +38,10 @@ class PatchExtraction:
 
 @dataclass(frozen=True)
 class GlobalExtraction:
-    """Set G (2.2)."""
+    """Set G (2.2). Proportions are kept and the shorter side is padded with black (ours: a stretch changes shapes)."""
 
     size: int = 512  # 2.2, pixels
     margin: float = 0.02  # ours: background kept ("a small part", 2.2), share of the crop's longer side
-    fit: str = "pad"  # ours: proportions kept, the shorter side padded with black; a stretch would change mass shapes
 
 
 @dataclass(frozen=True)
