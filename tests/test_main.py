@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from mammo_lib import __main__ as shell
+from mammo_lib.data import cases
 
 
 def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +37,34 @@ def test_what_is_foreseen_is_one_sentence(tmp_path: Path, arguments: list[str], 
     assert done.stderr.startswith("error: ")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_archive_with_a_hole_stops_unless_a_part_will_do(tmp_path: Path) -> None:
+    archive = tmp_path / "data" / "own"
+    archive.mkdir(parents=True)
+    y, x = np.ogrid[:300, :220]
+    film = np.where(((y - 150) / 110) ** 2 + (x / 140) ** 2 < 1, 90, 1).astype(np.uint8)
+    about = {"side": "LEFT", "view": "CC", "box_x": 40, "box_y": 130, "box_w": 30, "box_h": 40, "source": "drawn"}
+    rows = []
+    for number in range(3):
+        ids = {"mass_id": f"m{number}", "image_id": f"i{number}", "patient_id": f"p{number}", "label": number % 2}
+        rows.append(dict.fromkeys(cases.COLUMNS, "") | ids | about | {"image_path": f"{number}.png"})
+        cv2.imwrite(str(archive / f"{number}.png"), film)
+    cases.write(cases.table(rows, "drawn"), archive / "cases.csv")
+    (archive / "1.png").unlink()
+    for step in ("integrity", "prepare"):
+        refused = call(tmp_path, step, "--profile", "own")
+        assert refused.returncode == 1
+        assert "1 of 3 masses cannot be used, first: m1: 1.png is not on disk" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    done = call(tmp_path, "prepare", "--profile", "own", "--allow-partial")
+    assert done.returncode == 0, done.stderr
+    assert "masses=2, patches=16, set_aside=1" in done.stdout
+    assert "m1,read,1.png,1.png is not on disk" in (tmp_path / "data/prepared/own/problems.csv").read_text()
+    cv2.imwrite(str(archive / "1.png"), film)
+    mixed = call(tmp_path, "prepare", "--profile", "own")
+    assert mixed.returncode == 1
+    assert "masses: was 2, is 3" in mixed.stderr
 
 
 def test_the_traceback_is_there_for_who_asks(tmp_path: Path) -> None:

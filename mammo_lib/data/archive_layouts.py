@@ -79,7 +79,7 @@ def _dicom_files(root: Path) -> tuple[list[ArchiveFile], list[dict[str, str]]]:
 
     def refuse(link: Path) -> None:
         reason = f"symbolic link out of the archive (to {link.resolve()}): put the files themselves there"
-        problems.append(cases.problem("", "scan", link.relative_to(root).as_posix(), reason))
+        problems.append(cases.problem("", cases.SCAN, link.relative_to(root).as_posix(), reason))
 
     files = []
     for path in _walk(root, refuse):
@@ -88,7 +88,7 @@ def _dicom_files(root: Path) -> tuple[list[ArchiveFile], list[dict[str, str]]]:
             check_header(tags, path)
             files.append(_dicom_file(path.relative_to(root).as_posix(), tags))
         except ImageError as error:
-            problems.append(cases.problem("", "scan", path.relative_to(root).as_posix(), str(error)))
+            problems.append(cases.problem("", cases.SCAN, path.relative_to(root).as_posix(), str(error)))
     return files, problems
 
 
@@ -106,7 +106,7 @@ def _walk(root: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
             if path.is_symlink():
                 if not path.resolve().is_relative_to(inside):
                     refuse(path)
-            elif name.lower().endswith(".dcm") and name in names:
+            elif name.lower().endswith(".dcm") and path.is_file():
                 yield path
 
 
@@ -127,7 +127,7 @@ def _mirror_files(root: Path, table_path: Path) -> tuple[list[ArchiveFile], list
         reason = _refused(path, root)
         if reason:
             problems.append(
-                cases.problem(patient, "scan", listed, f"{table_path.name}: image_path {listed!r} {reason}")
+                cases.problem(patient, cases.SCAN, listed, f"{table_path.name}: image_path {listed!r} {reason}")
             )
         else:
             files.append(ArchiveFile(path, patient, row["SeriesDescription"]))

@@ -6,7 +6,7 @@ checked, but for `crop_path`, which sources with a separate picture of the mass 
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -39,6 +39,8 @@ COLUMNS = (
 CROP_PATH = "crop_path"
 PROBLEM_COLUMNS = ("id", "stage", "file", "reason")
 NOTE = "note"  # stage of a row that tells of a repair or an oddity: nothing was set aside
+SCAN = "scan"  # stage of a row that tells of a file which belongs to no mass, or of which that is not known
+_SHOWN = 3  # problems that an error message names
 
 ALLOWED = {
     "side": ("LEFT", "RIGHT"),
@@ -56,6 +58,23 @@ def problem(id: str, stage: str, file: str | Path, reason: str) -> dict[str, str
 def problem_table(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     """A problems table with its columns, also when there is no row."""
     return pd.DataFrame(list(rows), columns=list(PROBLEM_COLUMNS), dtype=str)
+
+
+def require_complete(
+    missing: Sequence[Mapping[str, str]], masses: int, root: Path, allow_partial: bool, refused: str = ""
+) -> None:
+    """FileNotFoundError, one sentence, when masses miss files and this was not allowed, or when all of them do.
+
+    `missing`: a problem row a mass; `masses`: how many there should be; `refused`: about files that were turned away.
+    """
+    if not missing or (allow_partial and len(missing) < masses):
+        return
+    first = "; ".join(f"{row['id']}: {row['reason']}" for row in missing[:_SHOWN])
+    what = "complete it" if allow_partial else "complete it, or go on with what is there (--allow-partial)"
+    raise FileNotFoundError(
+        f"{root}: the archive is not complete: {len(missing)} of {masses} masses cannot be used,"
+        f" first: {first}{refused}: {what}"
+    )
 
 
 def table(rows: Iterable[Mapping[str, Any]], where: str) -> pd.DataFrame:
@@ -127,19 +146,8 @@ def check(frame: pd.DataFrame, where: str) -> None:
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
     _check_box_values(text, where)
     for column in ("patient_id", "side", "view", "image_path", "official_split"):
-        _refuse(_differs_within_image(text, column), text, column, "differs from another row of the same image", where)
-
-
-def check_boxes(frame: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], where: str) -> None:
-    """ValueError for a box that reaches outside its image; `sizes`: (rows, columns) of each image_id, in pixels."""
-    for row in records(frame[frame["box_w"].notna()]):
-        rows, columns = sizes[row["image_id"]]
-        x, y, w, h = (int(row[column]) for column in BOX_COLUMNS)
-        if x + w > columns or y + h > rows:
-            box = f"box_x {x}, box_y {y}, box_w {w}, box_h {h}"
-            raise ValueError(
-                f"{where}: mass_id {row['mass_id']!r}: {box} leaves its image of {columns} x {rows} pixels"
-            )
+        _refuse(_differs_within(text, "image_id", column), text, column, "differs from another row of its image", where)
+    _refuse(_differs_within(text, "image_path", "image_id"), text, "image_id", "has the file of another image", where)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -165,8 +173,8 @@ def _check_box_values(text: pd.DataFrame, where: str) -> None:
     _refuse(blank & (outline == ""), text, "mask_path", "is blank, and so is the box", where)
 
 
-def _differs_within_image(text: pd.DataFrame, column: str) -> pd.Series:
-    return text[column] != text.groupby("image_id")[column].transform("first")
+def _differs_within(text: pd.DataFrame, group: str, column: str) -> pd.Series:
+    return text[column] != text.groupby(group)[column].transform("first")
 
 
 def _refuse(bad: pd.Series, text: pd.DataFrame, column: str, reason: str, where: str) -> None:

@@ -22,9 +22,12 @@ MASS_TABLES = ("mass_case_description_train_set.csv", "mass_case_description_tes
 LABELS = {"MALIGNANT": 1, "BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0}
 SPLITS = {"Training": "train", "Test": "test"}  # as the first folder of a path cell names them
 
+# What the notes on a mass say; data/integrity.py counts them.
+MISLABELLED, OTHER_SIZE = "calls itself", "mask of another size than its image"
+STAND_IN, DOUBLED = "its crop will stand in", "taken of several files"
+
 IMAGE, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"  # SeriesDescription
 MASK_SHARE = 0.5  # ours: a file with more of its image's pixels than this has a mask's size, with fewer a crop's
-SHOWN = 3  # problems that an error message names
 
 _REQUIRED = (
     "patient_id",
@@ -75,8 +78,7 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
             continue
         rows.append(_row(mass_id, description, pictures))
         problems += [cases.problem(mass_id, cases.NOTE, pictures.image.path, note) for note in pictures.notes]
-    if missing and (not allow_partial or not rows):
-        raise FileNotFoundError(_incomplete(root, missing, problems, len(descriptions)))
+    cases.require_complete(missing, len(descriptions), root, allow_partial, _refused(problems))
     return cases.table(rows, str(root)), cases.problem_table([*missing, *problems])
 
 
@@ -169,7 +171,9 @@ def _pictures(
     if mask is None and (crop is None or (len(parts) < 2 and not allow_partial)):
         raise Incomplete("; ".join([f"no ROI mask with PatientID {key}_{abnormality}", *notes]))
     if mask is None:
-        notes.append("no ROI mask: its crop will stand in for it")
+        notes.append(f"no ROI mask: {STAND_IN} for it")
+    elif (mask.rows, mask.columns) != (image.rows, image.columns):
+        notes.append(f"{OTHER_SIZE} ({mask.rows} x {mask.columns} for {image.rows} x {image.columns} pixels)")
     return Pictures(image, mask, crop, tuple(notes))
 
 
@@ -181,7 +185,7 @@ def _image(key: str, files: list[ArchiveFile], root: Path) -> tuple[ArchiveFile,
         image = with_size(max(files, key=lambda file: file.description == IMAGE), root)
     except ImageError as error:
         raise Incomplete(str(error)) from None
-    return image, [f"{len(files)} files have PatientID {key}: {image.path} taken"] if len(files) > 1 else []
+    return image, [f"{image.path} {DOUBLED} with PatientID {key}"] if len(files) > 1 else []
 
 
 def _sorted_parts(
@@ -190,16 +194,17 @@ def _sorted_parts(
     """The files of one mass as masks and crops, and notes on what is mislabelled, twofold or unreadable."""
     found: dict[str, list[ArchiveFile]] = {MASK: [], CROP: []}
     notes = []
-    for part in parts:
+    for unsized in parts:
         try:
-            kind = _kind(with_size(part, root), image, root)
+            part = with_size(unsized, root)
+            kind = _kind(part, image, root)
         except ImageError as error:
             notes.append(str(error))
             continue
         found[kind].append(part)
         if part.description != kind:
-            notes.append(f"{part.path} calls itself {part.description!r}, but is one of the {kind}")
-    notes += [f"{len(same)} files are {kind}: {same[0].path} taken" for kind, same in found.items() if len(same) > 1]
+            notes.append(f"{part.path} {MISLABELLED} {part.description!r}, but is one of the {kind}")
+    notes += [f"{same[0].path} {DOUBLED} that are {kind}" for kind, same in found.items() if len(same) > 1]
     return found, notes
 
 
@@ -233,12 +238,7 @@ def _row(mass_id: str, description: Mapping[str, str], pictures: Pictures) -> di
     }
 
 
-def _incomplete(root: Path, missing: list[dict[str, str]], problems: list[dict[str, str]], masses: int) -> str:
-    """The one sentence for an archive with holes: how many, the first ones, and files that could not be read."""
-    first = "; ".join(f"{row['id']}: {row['reason']}" for row in missing[:SHOWN])
-    unread = [row["reason"] for row in problems if row["stage"] == "scan"]
-    refused = f" ({len(unread)} files were refused, first: {unread[0]})" if unread else ""
-    return (
-        f"{root}: files of {len(missing)} of {masses} masses are missing, first: {first}{refused}:"
-        " complete the archive, or allow a partial one"
-    )
+def _refused(problems: list[dict[str, str]]) -> str:
+    """What an error message adds about files that could not be read."""
+    unread = [row["reason"] for row in problems if row["stage"] == cases.SCAN]
+    return f" ({len(unread)} files were refused, first: {unread[0]})" if unread else ""

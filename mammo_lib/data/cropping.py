@@ -104,8 +104,6 @@ def global_image(
 
     `white` is the grey value shown as 255 (default: the image's maximum). NoBreastError, ValueError as in `breast_box`.
     """
-    if settings.fit != "pad":
-        raise ValueError(f"fit {settings.fit!r}: only 'pad' is known, which keeps the proportions")
     coarse, factor = coarse_mask(image)
     crop = _crop(coarse, factor, image.shape, settings.margin, lesion_boxes)
     (width, height), offset = _fit(crop, settings.size)

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 MAX_SIDE = 20_000  # pixels; ours: film of 24 x 30 cm at 25 micrometres has 9600 x 12000
 MAX_PIXELS = 120_000_000  # ours: likewise; a CBIS-DDSM mammogram has up to some 40 million
@@ -73,6 +75,7 @@ class DicomImage:
 def read_tags(path: Path) -> DicomTags:
     """Header of a DICOM file, read without its pixels. ImageError when it is none."""
     with _sentence(path):
+        _refuse_deflated(path)
         return _tags(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS)))
 
 
@@ -126,6 +129,12 @@ def _sentence(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path}: not readable as a DICOM image ({reason})") from None
+
+
+def _refuse_deflated(path: Path) -> None:
+    """Such a file is inflated whole before its first tag is known, and a small one may hold any amount of zeros."""
+    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise ImageError(f"{path}: TransferSyntaxUID is deflated, save the file uncompressed")
 
 
 def _tags(dataset: FileDataset) -> DicomTags:

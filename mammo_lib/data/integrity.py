@@ -1,7 +1,7 @@
 """Named checks of an archive: what each expects, what it found, and the ids behind it. Mends nothing, drops nothing.
 
-Knows the official tables, the case table, the problems table and, for near-duplicates, prepared images; knows no file
-format and no network.
+Knows the official tables, the case table, the problems table and the table of near-duplicates; knows no pixel and no
+network.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,24 +10,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mammo_lib.config import PAPER_COUNTS
-from mammo_lib.data import streaming
-from mammo_lib.data.cases import CROP_PATH, NOTE
+from mammo_lib.data import cbis_ddsm, streaming
+from mammo_lib.data.cases import CROP_PATH, NOTE, SCAN
 from mammo_lib.data.cbis_ddsm import read_descriptions
+from mammo_lib.data.images import ImageError
+from mammo_lib.data.near_duplicates import HASH_THRESHOLD
 
 KINDS = ("mass", "calc")
 SUBSETS = ("train", "test")
-# Facts of the official tables (release of 2017): (set, subset) -> rows, images, patients, malignant rows.
+COUNTED = ("rows", "images", "patients", "malignant rows", "malignant images", "malignant patients")
+# Facts of the official tables (release of 2017): (set, subset) -> COUNTED; an image or a patient is malignant if any of
+# its rows is.
 KNOWN_COUNTS = {
-    ("mass", "train"): (1318, 1231, 691, 637),
-    ("mass", "test"): (378, 361, 201, 147),
-    ("calc", "train"): (1546, 1227, 602, 544),
-    ("calc", "test"): (326, 284, 151, 129),
+    ("mass", "train"): (1318, 1231, 691, 637, 602, 346),
+    ("mass", "test"): (378, 361, 201, 147, 145, 85),
+    ("calc", "train"): (1546, 1227, 602, 544, 509, 276),
+    ("calc", "test"): (326, 284, 151, 129, 119, 67),
 }
 KNOWN_MIXED = 8  # mammograms of the mass set with a benign and a malignant mass
 KNOWN_DISAGREEING = 3  # its lesions that are benign in one view and malignant in the other
@@ -47,13 +48,12 @@ _PAPER_RULES = {  # count, what of the mixed ones is added to it, in words
     "patients": [("total", 0, "all")],
 }
 _NO_CALLBACK = "BENIGN_WITHOUT_CALLBACK"
-
-# Ours, bits of 255 that may differ. Measured on the global views of CBIS-DDSM: a view saved again as JPEG of quality 50
-# differs in at most 4, under a gamma of 1.4 in 20 (median); the closest views of two patients differ in 30.
-HASH_THRESHOLD = 24
-_HASH_IMAGE, _HASH_SIDE = 64, 16  # pixels of the reduced view; lowest frequencies kept in each direction
-_SHOWN = 10  # ours: pairs listed at least, so that the margin is seen
-PAIR_COLUMNS = ("image_a", "image_b", "split_a", "split_b", "distance", "mirrored", "near_duplicate")
+_NOTED = {  # traits that a source notes, by what the note says
+    "masks of another size than their image": cbis_ddsm.OTHER_SIZE,
+    "crops and masks that are not what they call themselves": cbis_ddsm.MISLABELLED,
+    "masses without a usable mask, whose crop stands in": cbis_ddsm.STAND_IN,
+    "masses with several files of a kind": cbis_ddsm.DOUBLED,
+}
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ def check(
         every = pd.concat([table.assign(set=kind) for kind, table in tables.items()], ignore_index=True)
         findings += _counts(every, official) + _labels(every, official) + _shared(every, official)
         if official:
-            findings += paper_counts(counting_rules(every))
+            findings += [*paper_counts(counting_rules(every)), *_left_out(every)]
         if "mass" in tables:
             findings.append(_unaccounted(tables["mass"], cases, problems))
-    findings += [_missing_files(cases, root), *_problems(problems)]
+            findings += _swapped(tables["mass"], cases, root)
+    findings += [_missing_files(cases, root), *_set_aside(problems), *_notes(problems)]
     return findings if pairs is None else [*findings, _near_duplicates(pairs)]
 
 
@@ -142,6 +143,22 @@ def paper_counts(rules: pd.DataFrame) -> list[Finding]:
     return findings
 
 
+def _left_out(every: pd.DataFrame) -> list[Finding]:
+    """Which images less would give the paper's three counts of images: arithmetic, and no more than a conjecture."""
+    images = every[every["set"] == "mass"].groupby(["patient_id", "image_id"])["label"].max()
+    counts = {"mass images": len(images), "malignant": int(images.sum()), "benign": int((images == 0).sum())}
+    less = {name: count - PAPER_COUNTS[name] for name, count in counts.items()}
+    if min(less.values()) < 0 or less["mass images"] != less["malignant"] + less["benign"]:
+        return []
+    patients = images.groupby("patient_id").agg(["size", "sum"])
+    alike = int(((patients["size"] == less["mass images"]) & (patients["sum"] == less["malignant"])).sum())
+    note = (
+        f"a conjecture: without {less['malignant']} malignant and {less['benign']} benign mammograms the tables give "
+        f"all three counts of images; the paper names none, and {alike} patients have just such mammograms"
+    )
+    return [Finding("paper: mass images left out", None, less["mass images"], None, note=note)]
+
+
 def _paper_count(name: str, expected: int, tried: pd.DataFrame) -> Finding:
     exact = tried[tried["number"] == expected]
     if len(exact):
@@ -171,12 +188,18 @@ def _rows(every: pd.DataFrame, kind: str, subset: str) -> pd.DataFrame:
 
 
 def _counts(every: pd.DataFrame, official: bool) -> list[Finding]:
-    """Rows, images, patients and malignant rows of each set and subset."""
+    """Rows, images and patients of each set and subset, and how many of them are malignant."""
     findings = []
     for (kind, subset), known in KNOWN_COUNTS.items():
         rows = _rows(every, kind, subset)
-        counts = (len(rows), rows["image_id"].nunique(), rows["patient_id"].nunique(), int(rows["label"].sum()))
-        for what, number, count in zip(("rows", "images", "patients", "malignant rows"), known, counts, strict=True):
+        columns = ("image_id", "patient_id")
+        malignant = rows[rows["label"] == 1]
+        counts = [
+            count
+            for part in (rows, malignant)
+            for count in (len(part), *(part[column].nunique() for column in columns))
+        ]
+        for what, number, count in zip(COUNTED, known, counts, strict=True):
             findings.append(_expecting(f"{kind}, {subset}: {what}", number if official else None, count))
     return findings
 
@@ -233,56 +256,57 @@ def _missing_files(cases: pd.DataFrame, root: Path) -> Finding:
     return _expecting(name, 0, len(missing), missing)
 
 
-def _problems(problems: pd.DataFrame) -> list[Finding]:
-    """One finding for each kind of reason: what was set aside (nothing should be), and what was only noted."""
-    if problems.empty:
-        return [Finding("set aside", 0, 0, True)]
-    kinds = problems["reason"].str.replace(
-        r"\S*[\d/]\S*", "…", regex=True
-    )  # files and numbers out: alike ones together
-    findings = []
-    for (noted, kind), rows in problems.groupby([problems["stage"] == NOTE, kinds]):
-        ids, name = tuple(rows["id"]), f"{'noted' if noted else 'set aside'}: {kind}"
-        example = f"for instance: {rows['reason'].iloc[0]}" if "…" in name else ""
-        findings.append(_expecting(name, None if noted else 0, len(ids), ids, example))
-    return findings
+def _swapped(masses: pd.DataFrame, cases: pd.DataFrame, root: Path) -> list[Finding]:
+    """Masses whose path cells name the crop as the mask, where the archive has mask files to hold against them."""
+    if (root / streaming.CASES).exists() or not cases["mask_path"].any():
+        return []
+    name = "masses whose table cells name the crop as the mask"
+    try:
+        ids = tuple(cbis_ddsm.swapped_cells(cases, masses, root))
+    except (ImageError, OSError) as error:
+        return [Finding(name, None, "not known", None, note=str(error))]
+    return [Finding(name, None, len(ids), None, ids, "told from the files themselves: nothing to mend")]
+
+
+def _set_aside(problems: pd.DataFrame) -> list[Finding]:
+    """Files that were refused and masses that were set aside, none of which should be; then one finding a reason."""
+    lost, refused = problems[~problems["stage"].isin([NOTE, SCAN])], problems[problems["stage"] == SCAN]
+    findings = [
+        _expecting("masses set aside", 0, lost["id"].nunique(), tuple(lost["id"].unique())),
+        _expecting("files that cannot be read, or belong to no mass", 0, len(refused), tuple(refused["file"])),
+    ]
+    return findings + [
+        _expecting(f"set aside: {kind}", 0, len(rows), tuple(rows["id"]), _example(kind, rows))
+        for kind, rows in _by_kind(problems[problems["stage"] != NOTE])
+    ]
+
+
+def _notes(problems: pd.DataFrame) -> list[Finding]:
+    """The traits of `_NOTED`, also where there are none; then one finding for each other kind of note."""
+    notes, findings = problems[problems["stage"] == NOTE], []
+    for name, words in _NOTED.items():
+        rows = notes[notes["reason"].str.contains(words, regex=False)]
+        notes = notes.drop(rows.index)
+        findings.append(Finding(name, None, len(rows), None, tuple(rows["id"]), _example("…", rows)))
+    return findings + [
+        Finding(f"noted: {kind}", None, len(rows), None, tuple(rows["id"]), _example(kind, rows))
+        for kind, rows in _by_kind(notes)
+    ]
+
+
+def _by_kind(problems: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Problems of alike reasons together: files and numbers are left out of them."""
+    kinds = problems["reason"].str.replace(r"\S*[\d/]\S*", "…", regex=True)
+    return [(str(kind), rows) for kind, rows in problems.groupby(kinds)]
+
+
+def _example(kind: str, rows: pd.DataFrame) -> str:
+    """One reason in full, where its kind leaves something out."""
+    return f"for instance: {rows['reason'].iloc[0]}" if "…" in kind and len(rows) else ""
 
 
 def _expecting(name: str, expected: int | None, found: int, ids: tuple[str, ...] = (), note: str = "") -> Finding:
     return Finding(name, expected, found, None if expected is None else found == expected, ids, note)
-
-
-def near_duplicates(globals_: pd.DataFrame, images: npt.NDArray[np.uint8]) -> pd.DataFrame:
-    """Pairs of images of different patients, by how alike they are to a perceptual hash; the closest first.
-
-    `images` uint8 (N, S, S), row i that of `globals_`. Every pair up to HASH_THRESHOLD is listed (`near_duplicate`),
-    and the closest ten in any case. `distance`, in bits of 255, is to the image or its mirror image, the smaller.
-    """
-    straight = np.array([_hash(image) for image in images], np.float32)
-    flipped = np.array([_hash(image[:, ::-1]) for image in images], np.float32)
-    distances = np.stack([_differing_bits(straight, straight), _differing_bits(straight, flipped)])
-    patients = globals_["patient_id"].to_numpy()
-    first, second = np.nonzero(np.triu(patients[:, None] != patients[None, :]))
-    distance = distances[:, first, second].min(axis=0)
-    order = np.argsort(distance, kind="stable")
-    order = order[: max(_SHOWN, int((distance <= HASH_THRESHOLD).sum()))]
-    first, second, distance = first[order], second[order], distance[order]
-    ids, splits = globals_["image_id"].to_numpy(), globals_["official_split"].astype(object).fillna("").to_numpy()
-    mirrored = distances[1, first, second] < distances[0, first, second]
-    columns = (ids[first], ids[second], splits[first], splits[second], distance, mirrored, distance <= HASH_THRESHOLD)
-    return pd.DataFrame(dict(zip(PAIR_COLUMNS, columns, strict=True)))
-
-
-def _hash(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """255 bits: which low frequencies of the view, the mean left out, are above their median."""
-    small = cv2.resize(image, (_HASH_IMAGE, _HASH_IMAGE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()[1:]
-    return np.asarray(low > np.median(low))
-
-
-def _differing_bits(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """(N, M) Hamming distances of two sets of hashes, float32 (N, 255) of zeros and ones: exact in float32."""
-    return (one.sum(axis=1)[:, None] + other.sum(axis=1)[None, :] - 2 * one @ other.T).astype(np.int64)
 
 
 def _near_duplicates(pairs: pd.DataFrame) -> Finding:

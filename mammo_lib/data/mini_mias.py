@@ -22,12 +22,12 @@ _LESIONS = (*MASSES, *ASYMMETRIES, "CALC")
 _SIDES = {1: "LEFT", 0: "RIGHT"}
 
 
-def case_table(root: Path, asymmetries: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+def case_table(root: Path, allow_partial: bool = False, asymmetries: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read `Info.txt`, in `root` or in `root`/all-mias, into (case table, problems table).
 
-    Masses are the classes CIRC, SPIC and MISC, with `asymmetries` also ARCH and ASYM. A lesion without coordinates or
-    without its image is a row of problems. FileNotFoundError without Info.txt; ValueError, naming the line, when it
-    is not the table it should be.
+    Masses are the classes CIRC, SPIC and MISC, with `asymmetries` also ARCH and ASYM. A lesion without coordinates is a
+    row of problems; so is one without its image, with `allow_partial`. FileNotFoundError without Info.txt, and for
+    missing images otherwise; ValueError, naming the line, when Info.txt is not the table it should be.
     """
     info = next((path for path in (root / "Info.txt", root / "all-mias" / "Info.txt") if path.is_file()), None)
     if info is None:
@@ -35,6 +35,7 @@ def case_table(root: Path, asymmetries: bool = False) -> tuple[pd.DataFrame, pd.
     wanted = MASSES + ASYMMETRIES if asymmetries else MASSES
     rows: list[dict[str, object]] = []
     problems: list[dict[str, str]] = []
+    missing: list[dict[str, str]] = []
     count: Counter[str] = Counter()  # lesions of an image, and of a class that is not wanted
     for fields in _lesions(info):
         image_id, kind = fields[0], fields[2]
@@ -43,18 +44,22 @@ def case_table(root: Path, asymmetries: bool = False) -> tuple[pd.DataFrame, pd.
         if kind not in wanted:
             continue
         mass_id, image = f"{image_id}_{count[name]}", info.parent / f"{image_id}.pgm"
-        reason = _unusable(fields, image)
+        reason = _unusable(fields)
         if reason:
             problems.append(cases.problem(mass_id, "read", image.relative_to(root).as_posix(), reason))
+        elif not image.is_file():
+            reason = "the image is not on disk"
+            missing.append(cases.problem(mass_id, "read", image.relative_to(root).as_posix(), reason))
         else:
             rows.append(_row(mass_id, fields, image.relative_to(root).as_posix()))
-    if not rows:
-        raise ValueError(f"{info}: lists no mass with coordinates and an image beside it: {len(problems)} set aside")
+    if not rows and not missing:
+        raise ValueError(f"{info}: lists no mass with coordinates: {len(problems)} set aside")
+    cases.require_complete(missing, len(rows) + len(missing), root, allow_partial)
     problems += [
         cases.problem(kind, cases.NOTE, info.name, f"{count[kind]} lesions of this class: not asked for, not read")
         for kind in sorted(count.keys() & set(_LESIONS))
     ]
-    return cases.table(rows, str(info)), cases.problem_table(problems)
+    return cases.table(rows, str(info)), cases.problem_table([*missing, *problems])
 
 
 def _lesions(info: Path) -> list[list[str]]:
@@ -74,15 +79,13 @@ def _lesions(info: Path) -> list[list[str]]:
     return listed
 
 
-def _unusable(fields: list[str], image: Path) -> str:
-    """Why a lesion cannot be a case; empty when it can."""
+def _unusable(fields: list[str]) -> str:
+    """Why a line of the list cannot be a case; empty when it can."""
     severity, circle = fields[3], fields[4:7]
     if severity not in PATHOLOGIES:
         return f"severity {severity!r} is neither B nor M"
     if len(circle) < 3 or not all(value.isdecimal() for value in circle):
         return "the lesion has no coordinates"
-    if not image.is_file():
-        return "the image is not on disk"
     if min(_box(fields)[2:]) < 1:
         return f"its circle, {' '.join(circle)}, lies outside the image"
     return ""

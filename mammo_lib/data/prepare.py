@@ -58,7 +58,7 @@ class PrepareSummary:
     images: int
     masses: int
     patches: int
-    set_aside: int  # masses of the case table that are in problems.csv instead
+    set_aside: int  # masses in problems.csv instead, by the source or here
     resumed: int  # images found finished
     seconds: float
 
@@ -71,6 +71,7 @@ def settings(cases: pd.DataFrame, profile: Profile, seed: int) -> dict[str, Any]
         "globals": paths.plain(profile.globals),
         "seed": seed,
         "source": sorted(cases["source"].unique()),
+        "masses": len(cases),
         "archive": hashlib.sha256(table).hexdigest(),
         "window": WINDOW,
     }
@@ -179,8 +180,8 @@ def _assemble(
     _write_table(views, destination / "globals.csv")
     for name, column, count in (("patches.npy", "patches", len(patches)), ("globals.npy", "view", len(views))):
         _write_array(destination / name, (load_pixels(result, column) for result, _ in used), count)
-    counts = {"images": len(views), "masses": len(boxes), "patches": len(patches)}
-    return counts | {"set_aside": len(cases) - len(boxes)}
+    lost = every.loc[~every["stage"].isin([case_tables.NOTE, case_tables.SCAN]), "id"].nunique()
+    return {"images": len(views), "masses": len(boxes), "patches": len(patches), "set_aside": lost}
 
 
 def _check_loss(lost: int, masses: int, max_loss: float, destination: Path) -> None:

@@ -55,37 +55,36 @@ class Match:
     scale: tuple[float, float]
 
 
-def case_table(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read `root` (csv/, optional boxes/*.txt, image folders each with `_annotations.coco.json`).
 
     Returns the case table (boxes in the stored image's pixels) and the problems table. Two columns are added:
     `box_rule`, how the box found its abnormality, and `aspect`, original height / width, blank where unknown. An image
     whose masses cannot be told apart, and differ in label, is set aside whole, because its own label hangs on it.
-    FileNotFoundError without CSVs or annotations; ValueError, naming file and entry, when one is malformed.
+    FileNotFoundError without CSVs or annotations, and when masses must be set aside, unless `allow_partial`;
+    ValueError, naming file and entry, when a file is malformed.
     """
     images, problems = _annotated(root)
     full = _full_resolution(root)
     rows: list[dict[str, Any]] = []
-    descriptions = _descriptions(root)
+    descriptions = _descriptions(root, allow_partial)
+    missing: list[dict[str, str]] = []
     for image_id, masses in descriptions.groupby("image_id", sort=False):
         drawn = images.pop(str(image_id), None)
         known, reason = _assigned(masses, drawn, full, root)
         if reason:
-            problems += [
-                cases.problem(mass, "match", drawn.path if drawn else "", reason) for mass in masses["mass_id"]
-            ]
+            missing += [cases.problem(mass, "match", drawn.path if drawn else "", reason) for mass in masses["mass_id"]]
             continue
         rows += known
         problems += _notes(known)
-    problems += [cases.problem(name, "match", image.path, "no row of the CSVs") for name, image in images.items()]
-    if not rows:
-        raise ValueError(f"{root}: no image of the {_ANNOTATIONS} files belongs to a row of the CSVs: check the names")
-    return cases.table(rows, str(root)), cases.problem_table(problems)
+    cases.require_complete(missing, len(descriptions), root, allow_partial)
+    problems += [cases.problem(name, cases.SCAN, image.path, "no row of the CSVs") for name, image in images.items()]
+    return cases.table(rows, str(root)), cases.problem_table([*missing, *problems])
 
 
-def _descriptions(root: Path) -> pd.DataFrame:
+def _descriptions(root: Path, allow_partial: bool) -> pd.DataFrame:
     """The official rows under the case table's column names, without files and boxes."""
-    table = read_descriptions(find_descriptions(root)).rename(columns=_SAME_NAME | _MASS_NAME)
+    table = read_descriptions(find_descriptions(root, allow_partial)).rename(columns=_SAME_NAME | _MASS_NAME)
     table["mass_id"] = table["image_id"] + "_" + table["abnormality_id"]
     table = table.assign(mask_path="", source="reduced")
     return table[[column for column in cases.COLUMNS if column in table]]
@@ -102,7 +101,7 @@ def _annotated(root: Path) -> tuple[dict[str, Drawn], list[dict[str, str]]]:
         for drawn in _read_annotations(file, root):
             name = _NAME.fullmatch(PurePosixPath(drawn.path).stem)
             if name is None:
-                problems.append(cases.problem(drawn.path, "match", drawn.path, "the name is not patient_SIDE_VIEW"))
+                problems.append(cases.problem(drawn.path, cases.SCAN, drawn.path, "the name is not patient_SIDE_VIEW"))
                 continue
             image_id = f"P_{name[1]}"
             if image_id in images:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,26 +45,29 @@ class Archive:
 
 
 def read_archive(experiment: Experiment) -> Archive:
-    """The case table of the profile's archive; a phantom archive is drawn first if it is not there."""
-    from mammo_lib.data import cases, cbis_ddsm, mini_mias, reduced, streaming
+    """The case table of the profile's archive; a phantom archive is drawn first if it is not there.
+
+    FileNotFoundError when files of masses are missing, unless the experiment allows a partial archive.
+    """
+    from mammo_lib.data import cbis_ddsm, mini_mias, own_table, reduced, streaming
 
     profile, root = experiment.profile, experiment.places.archive
     if profile.phantom is not None:
         _assure_phantoms(experiment)
     if profile.source == "cbis_ddsm" and (root / streaming.CASES).is_file():
         return Archive(root, "CBIS-DDSM, streamed: its originals were not kept", *streaming.read_tables(root))
-    sources: dict[str, Callable[[Path], tuple[pd.DataFrame, pd.DataFrame]]] = {
+    sources: dict[str, Callable[[Path, bool], tuple[pd.DataFrame, pd.DataFrame]]] = {
         "phantom": cbis_ddsm.case_table,
         "cbis_ddsm": cbis_ddsm.case_table,
         "reduced": reduced.case_table,
-        "mini_mias": mini_mias.case_table,
-        "table": lambda folder: (cases.read(folder / "cases.csv"), cases.problem_table([])),
+        "mini_mias": partial(mini_mias.case_table, asymmetries=profile.asymmetries),
+        "table": own_table.case_table,
     }
     if profile.source in ("phantom", "cbis_ddsm"):
         layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
     else:
         layout = LAYOUTS[profile.source]
-    return Archive(root, layout, *sources[profile.source](root))
+    return Archive(root, layout, *sources[profile.source](root, experiment.allow_partial))
 
 
 def _assure_phantoms(experiment: Experiment) -> None:
@@ -102,7 +106,7 @@ def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
 def split(experiment: Experiment) -> pd.DataFrame:
     """Draw the protocol's split, write it, and return (and write) the table of its leaks."""
     from mammo_lib.data import splits
-    from mammo_lib.data.integrity import near_duplicates
+    from mammo_lib.data.near_duplicates import near_duplicates
 
     (_, patches), (images, whole) = load(experiment, "P"), load(experiment, "G")
     table = splits.make(experiment.protocol, patches, whole, experiment.profile.split, DATA_SEED)

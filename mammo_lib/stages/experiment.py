@@ -21,20 +21,21 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-p
 
 @dataclass(frozen=True)
 class Experiment:
-    """Which profile, which protocol, which seed."""
+    """Which profile, which protocol, which seed; and whether an archive with missing files will do."""
 
     profile: Profile
     protocol: str
     seed: int
+    allow_partial: bool = False
 
     @classmethod
-    def of(cls, profile: str, protocol: str, seed: int) -> "Experiment":
+    def of(cls, profile: str, protocol: str, seed: int, allow_partial: bool = False) -> "Experiment":
         """ValueError when a name is unknown or the seed is negative."""
         if protocol not in PROTOCOLS:
             raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if seed < 0:
             raise ValueError(f"seed is {seed}: give 0 or a positive number")
-        return cls(get_profile(profile), protocol, seed)
+        return cls(get_profile(profile), protocol, seed, allow_partial)
 
     @property
     def places(self) -> Places:

@@ -67,13 +67,14 @@ def _method(experiment: Experiment) -> dict[str, str]:
     """What the settings say."""
     profile, rule = experiment.profile, experiment.profile.evaluation
     patches, whole = profile.patches, profile.globals
+    lesions = "Masses, distortions and asymmetries" if profile.asymmetries else "Masses only, as in the paper"
     initial = {stage: ", ".join(INITIAL_LABELS[name] for name in profile.initial(stage)) for stage in ("P", "G")}
     return {
         "method": "Deep learning: convolutional networks with an attention module (CBAM).",
         "aim": "Aim: to reproduce Xu et al. 2021, networks with and without CBAM, with and without transfer.",
         "data": f"{profile.data}.",
         "eligibility": "Every mass whose image can be read and whose place is known.",
-        "selection_of_data": "Masses only, as in the paper; no other selection.",
+        "selection_of_data": f"{lesions}; no other selection.",
         "preprocessing": f"P: {patches.centres} windows a mass, {patches.context:g} times its longer side, "
         f"{patches.size} x {patches.size} pixels. G: the breast without background, {whole.size} x {whole.size}. "
         "8 bits, grey in three channels, normalised.",

@@ -1,6 +1,7 @@
 """Four layouts, one case table; files told by what they are; holes and tricks end in one sentence or one row."""
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def test_a_small_mask_is_a_mask_by_its_values(write_archive, tmp_path):
 
     straight, _ = cbis_ddsm.case_table(write_archive(tmp_path / "straight"))
     table, problems = cbis_ddsm.case_table(write_archive(tmp_path / "small", change=shrink))
-    assert problems.empty
+    assert problems["stage"].tolist() == [cases.NOTE] * 4
+    assert (problems["reason"] == "mask of another size than its image (80 x 60 for 160 x 120 pixels)").all()
     pd.testing.assert_frame_equal(table, straight)
 
 
@@ -192,6 +194,15 @@ def test_paths_of_the_mirror_stay_within_it(path, reason, write_archive, tmp_pat
     info.to_csv(table, index=False)
     with pytest.raises(FileNotFoundError, match=rf"1 of 4 masses.*dicom_info\.csv: image_path .* {reason}"):
         cbis_ddsm.case_table(root)
+
+
+def test_what_is_no_file_is_passed_over(write_archive, tmp_path):
+    """A pipe would be waited on for ever."""
+    root = write_archive(tmp_path)
+    os.mkfifo(root / "0.dcm")
+    (root / "1.dcm").mkdir()
+    table, problems = cbis_ddsm.case_table(root)
+    assert (len(table), len(problems)) == (4, 0)
 
 
 def test_names_with_spaces_and_accents(write_archive, tmp_path):

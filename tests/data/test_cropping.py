@@ -122,11 +122,6 @@ def test_box_outside_of_the_image_is_refused(box):
         global_image(film()[0], [box], SETTINGS)
 
 
-def test_unknown_fit_is_refused():
-    with pytest.raises(ValueError, match="stretch"):
-        global_image(film()[0], [], GlobalExtraction(fit="stretch"))
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_no_lesion_pixel_is_cut_off_wherever_the_lesion_is(data):

@@ -1,6 +1,7 @@
 """Every transfer syntax against the pixels that went in; every bad file against one sentence."""
 
 import struct
+import tracemalloc
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -173,6 +175,18 @@ def test_a_frame_cut_off_in_a_whole_file_is_refused(syntax, share, write_dicom, 
 def test_no_dicom(content, tmp_path):
     (tmp_path / "notes.dcm").write_bytes(content)
     sentence(tmp_path / "notes.dcm", "")
+
+
+def test_a_deflated_file_is_refused_before_it_is_inflated(write_dicom, tmp_path, monkeypatch):
+    """Its header cannot be read without inflating all of it, whatever that comes to."""
+    dataset = write_dicom(tmp_path / "a.dcm", TISSUE)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.PixelData = bytes(50_000_000)
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    tracemalloc.start()
+    sentence(tmp_path / "a.dcm", "deflated")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000  # bytes
+    tracemalloc.stop()
 
 
 def test_no_file(tmp_path):

@@ -1,7 +1,9 @@
 """The named checks: small tables with a known fault each, and the real official tables counted again by hand."""
 
 import csv
+import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib.config import PAPER_COUNTS
-from mammo_lib.data import cases, integrity
+from mammo_lib.data import cases, cbis_ddsm, integrity, near_duplicates
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "cbis_ddsm"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the official tables are not at ../shared/data/cbis_ddsm")
@@ -140,10 +142,43 @@ def test_problems_are_counted_by_kind_of_reason(tmp_path):
     found = by_name(
         integrity.check(pd.DataFrame({"image_path": [], "mask_path": []}), problems, tmp_path, official=False)
     )
+    assert (found["masses set aside"].ids, found["masses set aside"].ok) == (("a", "b", "c"), False)
+    assert found["files that cannot be read, or belong to no mass"].ok is True
     assert (found["set aside: … the file is empty"].found, found["set aside: … the file is empty"].ok) == (2, False)
     assert found["set aside: no mask"].ids == ("c",)
     assert found["noted: mask of … x … pixels scaled"].ok is None
     assert "a/1.dcm" in found["set aside: … the file is empty"].note
+
+
+def test_traits_of_files_are_named_checks_whether_they_occur_or_not(write_archive, redescribe, tmp_path):
+    """A mask of another size, a pair whose descriptions and cells are swapped, a file that is no DICOM."""
+
+    def change(picture):
+        if (picture.patient, picture.description) == ("Mass-Training_P_00001_LEFT_CC_1", "ROI mask images"):
+            return replace(picture, pixels=picture.pixels[::2, ::2].copy())
+        if picture.patient == "Mass-Training_P_00001_LEFT_CC_2":
+            picture = replace(picture, number=3 - picture.number)
+        swapped = {"cropped images": "ROI mask images", "ROI mask images": "cropped images"}
+        return redescribe("Mass-Training_P_00002_RIGHT_MLO_1", swapped)(picture)
+
+    found = {}
+    for name, how in {"straight": {}, "crooked": {"change": change}}.items():
+        root = write_archive(tmp_path / name, **how)
+        if how:
+            (root / "notes.dcm").write_text("404: not found")
+        found[name] = by_name(integrity.check(*cbis_ddsm.case_table(root), root, official=False))
+    expected = {
+        "masks of another size than their image": ("P_00001_LEFT_CC_1",),
+        "crops and masks that are not what they call themselves": ("P_00002_RIGHT_MLO_1",) * 2,
+        "masses whose table cells name the crop as the mask": ("P_00001_LEFT_CC_2",),
+        "files that cannot be read, or belong to no mass": ("notes.dcm",),
+        "masses without a usable mask, whose crop stands in": (),
+        "masses with several files of a kind": (),
+        "masses set aside": (),
+    }
+    for name, ids in expected.items():
+        assert (found["straight"][name].found, found["straight"][name].ids) == (0, ())
+        assert (found["crooked"][name].found, found["crooked"][name].ids) == (len(ids), ids)
 
 
 def views(count: int, seed: int = 0) -> np.ndarray:
@@ -167,7 +202,7 @@ def test_planted_near_duplicates_are_found_and_nothing_else():
             "official_split": ["train"] * 10 + ["test"] * 30,
         }
     )
-    pairs = integrity.near_duplicates(table, images)
+    pairs = near_duplicates.near_duplicates(table, images)
     assert len(pairs) == 10
     assert pairs["distance"].is_monotonic_increasing
     near = pairs[pairs["near_duplicate"]]
@@ -180,13 +215,15 @@ def test_planted_near_duplicates_are_found_and_nothing_else():
     finding = integrity.check(empty, NO_PROBLEM, Path(), official=False, pairs=pairs)[-1]
     assert (finding.found, finding.ok) == (1, False)  # i3 and i7 are both in train
     assert finding.ids == ("i5 ~ i11 (0)",)
-    blank = integrity.near_duplicates(table.assign(official_split=np.nan), images)  # as a CSV gives a blank column
+    blank = near_duplicates.near_duplicates(
+        table.assign(official_split=np.nan), images
+    )  # as a CSV gives a blank column
     assert integrity.check(empty, NO_PROBLEM, Path(), official=False, pairs=blank)[-1].found == 2
 
 
 def test_one_patient_has_no_pairs():
     table = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"], "official_split": ["", ""]})
-    assert integrity.near_duplicates(table, views(2)).empty
+    assert near_duplicates.near_duplicates(table, views(2)).empty
 
 
 def test_findings_become_a_table_for_people():
@@ -220,8 +257,11 @@ def test_known_counts_of_the_official_tables_are_those_of_a_plain_count(real):
         rows = rows_of(kind, subset)
         images = {(row["patient_id"], row["left or right breast"], row["image view"]) for row in rows}
         patients = {row["patient_id"] for row in rows}
-        assert known == (len(rows), len(images), len(patients), sum(row["pathology"] == "MALIGNANT" for row in rows))
-        assert all(found[f"{kind}, {subset}: {what}"].ok for what in ("rows", "images", "patients", "malignant rows"))
+        bad = [row for row in rows if row["pathology"] == "MALIGNANT"]
+        bad_images = {(row["patient_id"], row["left or right breast"], row["image view"]) for row in bad}
+        malignant = (len(bad), len(bad_images), len({row["patient_id"] for row in bad}))
+        assert known == (len(rows), len(images), len(patients), *malignant)
+        assert all(found[f"{kind}, {subset}: {what}"].ok for what in integrity.COUNTED)
 
 
 @needs_real
@@ -260,6 +300,12 @@ def test_the_papers_numbers_against_a_plain_count(real):
     patients = {row["patient_id"] for kind in ("mass", "calc") for row in rows_of(kind, "train")}
     assert (found["paper: patients"].found, found["paper: patients"].ok) == (len(patients), False)
     assert set(PAPER_COUNTS.values()) == {1590, 845, 745, 1249}
+    of_patient = defaultdict(list)
+    for (patient, *_), kinds in labels.items():
+        of_patient[patient].append(True in kinds)
+    assert found["paper: mass images left out"].found == 2
+    pairs = sum(kinds == [True, True] for kinds in of_patient.values())
+    assert re.search(f"2 malignant and 0 benign .* {pairs} patients", found["paper: mass images left out"].note)
 
     rules = integrity.counting_rules(everything)
     assert len(rules) == 3 * 3 * 2 * len(integrity.UNITS)

@@ -37,7 +37,11 @@ def archive(root: Path, text: str = LIST, folder: str = "", images: str = "1 2 3
 
 
 def test_each_line_becomes_a_case_or_a_problem(tmp_path):
-    table, problems = mini_mias.case_table(archive(tmp_path))
+    with pytest.raises(
+        FileNotFoundError, match=r"1 of 4 masses .* mdb007_1: the image is not on disk.*--allow-partial"
+    ):
+        mini_mias.case_table(archive(tmp_path))
+    table, problems = mini_mias.case_table(tmp_path, allow_partial=True)
     columns = [
         "mass_id",
         "image_id",
@@ -69,7 +73,8 @@ def test_each_line_becomes_a_case_or_a_problem(tmp_path):
 
 
 def test_asymmetries_are_masses_only_when_asked_for(tmp_path):
-    table, problems = mini_mias.case_table(archive(tmp_path, folder="all-mias"), asymmetries=True)
+    root = archive(tmp_path, folder="all-mias", images="1 2 3 4 5 6 7 8 9")
+    table, problems = mini_mias.case_table(root, asymmetries=True)
     row = table.set_index("mass_id").loc["mdb006_1"]
     assert (row["side"], row["patient_id"], row["image_path"]) == ("RIGHT", "mias003", "all-mias/mdb006.pgm")
     assert "ASYM" not in set(problems["id"])

@@ -231,7 +231,7 @@ def test_what_cannot_be_used_is_a_row_with_its_reason(archive, tmp_path):
     reasons = damage(root, table)
     before = cases.problem_table([cases.problem("Z9", "read", "z.png", "set aside by the source")])
     summary = prepare.prepare(table, before, root, tmp_path / "out", TINY, 7, max_loss=0.6)
-    assert (summary.masses, summary.set_aside, summary.images) == (5, 7, 4)
+    assert (summary.masses, summary.set_aside, summary.images) == (5, 7 + 1, 4)
     problems = pd.read_csv(tmp_path / "out" / "problems.csv")
     assert problems["id"].iloc[0] == "Z9"
     found = problems.iloc[1:].set_index("id")["reason"]

@@ -97,13 +97,15 @@ def test_without_a_table_masses_of_one_label_keep_file_order_and_say_so(tmp_path
 
 def test_masses_of_different_labels_that_cannot_be_told_apart_take_the_image_with_them(tmp_path):
     root = archive(tmp_path, MIXED, order=[1, 2, 3], listed=[1])
-    with pytest.raises(ValueError, match="no image"):  # it is the only image
-        reduced.case_table(root)
+    with pytest.raises(FileNotFoundError, match="3 of 3 masses"):  # it is the only image
+        reduced.case_table(root, allow_partial=True)
     add_second_image(root)
-    table, problems = reduced.case_table(root)
+    with pytest.raises(FileNotFoundError, match=r"3 of 4 masses .* different labels .*--allow-partial"):
+        reduced.case_table(root)
+    table, problems = reduced.case_table(root, allow_partial=True)
     assert table["image_id"].tolist() == ["P_00043_RIGHT_MLO"]
-    assert problems["id"].tolist() == ["P_00043_RIGHT_MLO"] + [f"P_00042_LEFT_CC_{n}" for n in MIXED]
-    assert problems["reason"].str.contains("2 masses of different labels").tolist() == [False] + [True] * 3
+    assert problems["id"].tolist() == [f"P_00042_LEFT_CC_{n}" for n in MIXED] + ["P_00043_RIGHT_MLO"]
+    assert problems["reason"].str.contains("2 masses of different labels").tolist() == [True] * 3 + [False]
 
 
 def add_second_image(root: Path) -> None:
@@ -136,17 +138,22 @@ def test_an_image_that_does_not_fit_its_rows_is_listed(tmp_path, boxes, name, re
     root = archive(tmp_path, MIXED, order=[1, 2, 3], listed=[1, 2, 3])
     add_second_image(root)
     annotate(root / "images_any" / "test", boxes, name)
-    table, problems = reduced.case_table(root)
+    with pytest.raises(FileNotFoundError, match="3 of 4 masses"):
+        reduced.case_table(root)
+    table, problems = reduced.case_table(root, allow_partial=True)
     assert table["image_id"].tolist() == ["P_00043_RIGHT_MLO"]
     assert problems["reason"].str.contains(reason).any()
     assert set(problems["id"]) >= {f"P_00042_LEFT_CC_{n}" for n in MIXED}
 
 
-def test_an_image_missing_from_disk_is_listed(tmp_path):
+def test_an_image_missing_from_disk_stops_or_is_listed_when_that_was_allowed(tmp_path):
     root = archive(tmp_path, MIXED, order=[1, 2, 3], listed=[1, 2, 3])
     add_second_image(root)
     (root / "images_any" / "test" / "00042_LEFT_CC.jpg").unlink()
-    problems = reduced.case_table(root)[1]
+    with pytest.raises(FileNotFoundError, match=r"3 of 4 .* P_00042_LEFT_CC_1: the image is not on disk") as refused:
+        reduced.case_table(root)
+    assert "\n" not in str(refused.value)
+    problems = reduced.case_table(root, allow_partial=True)[1]
     assert (problems["reason"] == "the image is not on disk").sum() == 3
 
 

@@ -1,0 +1,40 @@
+"""A user's own case table, `cases.csv`, beside the files that it names. Reads no pixel.
+
+The columns are those of cases.py. Images may be PNG, JPEG, TIFF, PGM or DICOM, of 8 or 16 bits.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mammo_lib.data import cases
+
+TABLE = "cases.csv"
+
+
+def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read `cases.csv` in `root` into (case table, problems table).
+
+    A mass whose image is not on disk, or that has neither box nor mask nor crop there, is a row of problems, with
+    `allow_partial`; without, FileNotFoundError. ValueError, naming row and column, when the table is none.
+    """
+    table = cases.read(root / TABLE)
+    reasons = {str(row["mass_id"]): _missing(row, root) for row in cases.records(table)}
+    missing = [
+        cases.problem(mass_id, "read", file, f"{file} is not on disk") for mass_id, file in reasons.items() if file
+    ]
+    cases.require_complete(missing, len(table), root, allow_partial)
+    there = table[[not file for file in reasons.values()]].reset_index(drop=True)
+    return there, cases.problem_table(missing)
+
+
+def _missing(row: Mapping[str, Any], root: Path) -> str:
+    """The file without which the mass cannot be used, or ""."""
+    if not (root / row["image_path"]).is_file():
+        return str(row["image_path"])
+    outlines = [path for path in (row["mask_path"], row.get(cases.CROP_PATH, "")) if path]
+    if pd.notna(row["box_w"]) or any((root / path).is_file() for path in outlines):
+        return ""
+    return str(outlines[0])

@@ -1,0 +1,66 @@
+"""A user's own table: what it needs on disk, and what happens when a part of it is not there."""
+
+import pytest
+
+from mammo_lib.data import cases, own_table
+
+BOX = {"box_x": 1, "box_y": 2, "box_w": 3, "box_h": 4}
+
+
+def row(number, **changes):
+    blank = dict.fromkeys(cases.COLUMNS, "")
+    ids = {"mass_id": f"m {number}", "image_id": f"i{number}", "patient_id": f"José {number}"}
+    about = {"side": "LEFT", "view": "CC", "label": 0, "image_path": f"Größe {number}.png", "source": "own"}
+    return blank | ids | about | changes
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Four masses: with a box, with a mask, with a mask that is gone but a crop, with a box and a mask that is gone."""
+    rows = [
+        row(1, **BOX),
+        row(2, mask_path="masks/2.png"),
+        row(3, mask_path="masks/3.png", crop_path="crop 3.png"),
+        row(4, mask_path="masks/4.png", **BOX),
+    ]
+    (tmp_path / "masks").mkdir()
+    for name in (*(entry["image_path"] for entry in rows), "masks/2.png", "crop 3.png"):
+        (tmp_path / name).touch()
+    cases.write(cases.table(rows, "here"), tmp_path / "cases.csv")
+    return tmp_path
+
+
+def test_a_table_whose_files_are_there_comes_back_whole(archive):
+    table, problems = own_table.case_table(archive)
+    assert table["mass_id"].tolist() == ["m 1", "m 2", "m 3", "m 4"]
+    assert problems.empty
+
+
+@pytest.mark.parametrize(
+    ("gone", "mass"), [("Größe 1.png", "m 1"), ("masks/2.png", "m 2"), ("crop 3.png", "m 3"), ("Größe 4.png", "m 4")]
+)
+def test_a_file_that_a_mass_cannot_do_without_stops_unless_a_part_will_do(gone, mass, archive):
+    (archive / gone).unlink()
+    with pytest.raises(
+        FileNotFoundError, match=rf"1 of 4 masses .*first: {mass}: .* is not on disk: .*--allow-partial"
+    ):
+        own_table.case_table(archive)
+    table, problems = own_table.case_table(archive, allow_partial=True)
+    assert set(table["mass_id"]) == {"m 1", "m 2", "m 3", "m 4"} - {mass}
+    assert problems["id"].tolist() == [mass]
+
+
+def test_with_every_image_gone_no_part_is_left(archive):
+    for path in archive.glob("*.png"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="4 of 4 masses"):
+        own_table.case_table(archive, allow_partial=True)
+
+
+def test_without_a_table_or_with_a_bad_one(archive):
+    (archive / "cases.csv").write_text("mass_id\nx\n")
+    with pytest.raises(ValueError, match=r"column image_id, .* missing"):
+        own_table.case_table(archive)
+    (archive / "cases.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"cases\.csv: there is no such table"):
+        own_table.case_table(archive)
