@@ -13,7 +13,7 @@ from mammo_lib.stages.fetching import download
 from mammo_lib.stages.finished import is_current, remember
 from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data
-from mammo_lib.stages.probing import choose_reading, probe
+from mammo_lib.stages.probing import choose_reading, probe, transfer
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, status, train
 from mammo_lib.stages.tuning import controls, tune
@@ -52,5 +52,6 @@ __all__ = [
     "split",
     "status",
     "train",
+    "transfer",
     "tune",
 ]

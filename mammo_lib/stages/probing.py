@@ -4,6 +4,7 @@ The descriptions are made once from set G and serve every protocol; what is fitt
 """
 
 import json
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +35,10 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
     weights.WeightsNotAvailable when there are no ImageNet weights of VGG16.
     """
     described = _Described.of(experiment, describe(experiment, executor))
-    whole, patches, samples = parts(experiment, "G"), parts(experiment, "P"), _samples(described)
-    read, written = _read_patches(described, patches), []
+    whole, patches = parts(experiment, "G"), parts(experiment, "P")
+    samples = _samples(described, whole.loc[whole["part"] == "train", "row"].unique())
+    first = patches[patches["fold"] == patches["fold"].min()].sort_values("row")  # every patch once
+    read, written = _read_patches(described, first), []
     predicted: dict[str, list[pd.DataFrame]] = {"P": [], "G": []}
     for fold in sorted(whole["fold"].unique()):
         images, rows = whole[whole["fold"] == fold], patches[patches["fold"] == fold]
@@ -57,8 +60,8 @@ def choose_reading(experiment: Experiment, executor: Executor | None = None) -> 
     from mammo_lib.evaluation import metrics
 
     described = _Described.of(experiment, describe(experiment, executor))
-    whole, samples = parts(experiment, "G"), _samples(described)
-    images = whole[(whole["part"] != "test") & (whole["fold"] == 0)].reset_index(drop=True)
+    images = parts(experiment, "G").query("part != 'test' and fold == 0").reset_index(drop=True)
+    samples = _samples(described, images["row"])
     odds, cut = np.zeros((len(images), 2)), StratifiedGroupKFold(FOLDS, shuffle=True, random_state=DATA_SEED)
     for train, rest in cut.split(images, images["label"], images["patient_id"]):
         fitted = _fit_images(described, samples, images.iloc[train])
@@ -70,6 +73,56 @@ def choose_reading(experiment: Experiment, executor: Executor | None = None) -> 
     table = pd.DataFrame(rows)
     write_table(table, experiment.results / "probe" / "readings.csv")
     return table
+
+
+def transfer(experiment: Experiment, source: Experiment, executor: Executor | None = None) -> pd.DataFrame:
+    """The probe fitted on the training part of `source` (its fold 0), applied to every case of `experiment`, unseen.
+
+    One row a stage: cases, malignant ones, patients, AUC with its interval over patients; also written, with the
+    predictions, to results/<profile>/transfer/ of `experiment`.
+    """
+    from mammo_lib.evaluation import statistics
+
+    learnt, met = (_Described.of(each, describe(each, executor)) for each in (source, experiment))
+    folder, rule = experiment.places.results("transfer") / source.profile.name, experiment.profile.evaluation
+    rows = []
+    for stage, score in (("P", _transfer_patches), ("G", _transfer_images)):
+        known = parts(source, stage).query("fold == 0 and part == 'train'")
+        cases = parts(experiment, stage).drop_duplicates("row").sort_values("row").assign(part="test")
+        cases = cases.assign(probability=score(learnt, known, met, cases)).reindex(columns=PREDICTION_COLUMNS)
+        write_table(cases, folder / f"{stage}.csv")
+        statistic = statistics.weighted_auc(cases["label"], cases["probability"])
+        replicates = statistics.bootstrap(statistic, cases["patient_id"], rule.resamples, experiment.seed)
+        auc = statistics.percentile(replicates, rule.confidence)
+        about = {
+            "stage": stage,
+            "fitted_on": source.profile.data,
+            "protocol": source.protocol,
+            "applied_to": experiment.profile.data,
+        }
+        counts = {
+            "cases": len(cases),
+            "malignant": int(cases["label"].sum()),
+            "patients": cases["patient_id"].nunique(),
+        }
+        rows.append(about | counts | {"auc": auc.estimate, "auc_low": auc.low, "auc_high": auc.high})
+    table = pd.DataFrame(rows)
+    write_table(table, folder / "transfer.csv")
+    return table
+
+
+def _transfer_images(learnt: "_Described", known: pd.DataFrame, met: "_Described", cases: pd.DataFrame) -> np.ndarray:
+    from mammo_lib.training import probe as room
+
+    fitted = _fit_images(learnt, _samples(learnt, known["row"]), known)
+    odds = np.array([fitted.log_odds(*met[row]) for row in cases["row"]])
+    return room.probability(odds[:, READINGS[learnt.settings.reading]])
+
+
+def _transfer_patches(learnt: "_Described", known: pd.DataFrame, met: "_Described", cases: pd.DataFrame) -> np.ndarray:
+    read = np.concatenate([_read_patches(learnt, known), _read_patches(met, cases)])
+    both = pd.concat([known, cases], ignore_index=True)
+    return _probe_patches(read, both, learnt.settings)[len(known) :]
 
 
 def _unfitted(table: pd.DataFrame, probability: np.ndarray) -> pd.DataFrame:
@@ -158,12 +211,12 @@ class _Described:
 # ----------------------------------------------------------------------------- stage G
 
 
-def _samples(described: _Described) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What is learnt from each image of G, by its row: summary (2 C,), cells float16 (n, 2 C), their kinds (n,)."""
+def _samples(described: _Described, rows: Iterable[int]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What is learnt from images of G, by their row: summary (2 C,), cells float16 (n, 2 C), their kinds (n,)."""
     from mammo_lib.training import probe as room
 
     found = {}
-    for row in range(len(described.views)):
+    for row in rows:
         description, inside = described[row]
         labels = room.cell_labels(inside, described.boxes[row], described.labels[row], described.settings.core)
         at = tuple(room.sample(labels, described.settings, np.random.default_rng((DATA_SEED, row))).T)
@@ -205,13 +258,12 @@ def _probe_images(
 
 
 def _read_patches(described: _Described, patches: pd.DataFrame) -> np.ndarray:
-    """Summary of the cells that a patch's window touches, float32 (N, 2 C), by the patch's row in P."""
+    """Summary of the cells that each patch's window touches, float32 (n, 2 C)."""
     from mammo_lib.training import probe as room
 
-    once = patches[patches["fold"] == patches["fold"].min()].sort_values("row")
     of_image = dict(zip(described.views["image_id"], range(len(described.views)), strict=True))
     summaries = []
-    for row, window in zip(once["image_id"].map(of_image), _windows(described, once), strict=True):
+    for row, window in zip(patches["image_id"].map(of_image), _windows(described, patches), strict=True):
         description, inside = described[row]
         summaries.append(room.summary(description, room.box_cells(inside.shape, window)))
     return np.stack(summaries)

@@ -60,6 +60,21 @@ def test_the_choice_of_a_reading_looks_at_no_test_case(run, monkeypatch):
     table = stages.choose_reading(run).set_index("reading")
     test = stages.parts(run, "G").query("part == 'test'")["row"]
     views = len(stages.load(run, "G")[1])
-    assert set(seen[views:]).isdisjoint(test)  # each is sampled once, before anything is fitted
+    assert set(seen).isdisjoint(test)
     assert table["images"].eq(views - len(test)).all()
     assert table.loc["both", "auc"] == 1
+
+
+def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run):
+    """Every case of the second set is scored; here it is the first one with all labels exchanged: wrong throughout."""
+    other = replace(run, profile=replace(run.profile, name="other"))
+    shutil.copytree(run.places.prepared, other.places.prepared)
+    for name in ("cases", "globals", "patches"):
+        path = other.places.prepared / f"{name}.csv"
+        table = pd.read_csv(path, dtype={"patient_id": str})
+        table.assign(label=1 - table["label"]).to_csv(path, index=False)
+    table = stages.transfer(other, run).set_index("stage")
+    views, patches = (len(stages.load(run, stage)[1]) for stage in ("G", "P"))
+    assert table["cases"].to_dict() == {"P": patches, "G": views}
+    assert (table["auc"] == 0).all()
+    assert (run.places.results("transfer").parents[1] / "other" / "transfer" / "tiny" / "G.csv").exists()
