@@ -76,6 +76,53 @@ def test_table_2_marks_what_did_not_run_and_shows_scratch_without_a_printed_valu
     assert "VGG16 ImageNet: weights not available." in table.notes
 
 
+SMALL = replace(  # some networks only, and an arm that the paper does not print: P from ImageNet
+    PROFILE,
+    networks=("vgg16", "resnet50", "resnet50_cbam"),
+    patch_initial=("scratch", "imagenet"),
+    global_initial=("patch", "imagenet"),
+)
+
+
+def test_an_arm_without_a_printed_row_stands_below_its_network_with_blank_printed_columns() -> None:
+    cells = {("P", "resnet50", "scratch"): made("P", 1), ("P", "resnet50", "imagenet"): made("P", 2)}
+    table = tables.published("P", cells, replace(SETTING, profile=SMALL))
+    assert list(zip(table.frame["network"], table.frame["initial"], strict=True)) == [
+        ("VGG16", "random"),
+        ("VGG16", "ImageNet"),
+        ("ResNet50", "random"),
+        ("ResNet50", "ImageNet"),
+        ("ResNet50+CBAM", "random"),
+        ("ResNet50+CBAM", "ImageNet"),
+    ]
+    extra = table.frame.iloc[3]
+    test = made("P", 2).query("part == 'test'")
+    assert extra["auc"] == pytest.approx(roc_auc_score(test["label"], test["probability"]))
+    for name in tables.PAPER_METRICS:
+        assert pd.isna(extra[f"{name}_printed"])
+        assert pd.isna(extra[f"{name}_printed_inside"])
+    assert (table.shown.iloc[3].xs("Printed", level=1) == "").all()
+    assert table.frame["auc_printed"].notna().tolist() == [True, False] * 3
+    assert not any(note.startswith("ResNet50 ImageNet") for note in table.notes)
+
+
+def test_comparisons_of_some_networks_with_several_initial_weights_of_both_stages() -> None:
+    asked = comparisons.planned(SMALL)
+    pairs = {(one.question, one.first, one.second) for one in asked}  # VGG16's partner with CBAM is not there
+    cbam = {("P", "scratch"), ("P", "imagenet"), ("G", "patch"), ("G", "imagenet")}
+    assert pairs == {
+        (comparisons.CBAM, (stage, "resnet50_cbam", initial), (stage, "resnet50", initial)) for stage, initial in cbam
+    } | {(comparisons.OVER_IMAGENET, ("G", network, "patch"), ("G", network, "imagenet")) for network in SMALL.networks}
+    assert len(asked) == len(pairs)
+
+
+def test_a_profile_that_plans_no_comparison_has_an_empty_table() -> None:
+    alone = replace(SMALL, networks=("resnet50",), global_initial=("patch",))
+    table = comparisons.questions({}, replace(SETTING, profile=alone))
+    assert table.frame.empty
+    assert export.to_csv(table).startswith("question,stage,unit,first,second,")
+
+
 @pytest.mark.parametrize("stage", ["P", "G"])
 def test_caption_says_data_protocol_unit_threshold(stage: str) -> None:
     caption = tables.published(stage, results(), SETTING).caption
