@@ -142,8 +142,9 @@ def _ends(found: statistics.Interval) -> dict[str, object]:
 def spread(stage: str, runs: Runs, setting: Setting) -> Table:
     """AUC over seeds and folds: variation of training, shown apart from the sampling error of one run's interval.
 
-    Columns `network, initial, runs, folds, seeds, mean, sd, least, most`; `sd` (n - 1) is missing for one run, and a
-    run whose AUC does not exist is counted in `note`.
+    Columns `network, initial, runs, folds, seeds, mean, sd_seeds, sd_folds, least, most, note`. sd_seeds: between
+    trainings on the same fold, pooled over folds; sd_folds: between the folds' means (other networks, other test
+    patients). Each is missing where there is one of them; a run whose AUC does not exist is told in `note`.
     """
     rows = []
     for network, initial in lines(stage, setting):
@@ -151,9 +152,13 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
         labels = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         absent = setting.reasons.get((stage, network, initial), MISSING)
         rows.append(labels | _spread_of(chosen, setting.unit_of(stage), absent))
-    frame = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "sd", "least", "most"), "Float64"))
+    numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "Float64"))
     caption = f"AUC over seeds and folds on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
-    notes = ("sd: standard deviation over runs (n - 1); it is not the sampling error over patients.",)
+    notes = (
+        "Every seed that was trained. sd seeds: standard deviation (n - 1) between seeds on the same fold, pooled over "
+        "folds; sd folds: between the means of the folds. Neither is the sampling error over patients.",
+    )
     return Table(frame, caption, notes, plain(frame))
 
 
@@ -163,10 +168,14 @@ def _spread_of(runs: Runs, unit: str, absent: str) -> dict[str, object]:
         units = metrics.aggregate(predictions, unit)
         test = units[units["part"] == "test"]
         try:
-            aucs.append(metrics.auc(test["label"], test["probability"]))
+            aucs.append((key[3], metrics.auc(test["label"], test["probability"])))
         except metrics.Undefined as reason:
             notes.append(f"fold {key[3]}, seed {key[4]}: {reason}")
-    values = pd.Series(aucs, dtype=float)
-    counted = {"runs": len(values), "folds": len({key[3] for key in runs}), "seeds": len({key[4] for key in runs})}
-    numbers = {"mean": values.mean(), "sd": values.std(), "least": values.min(), "most": values.max()}
+    found = pd.DataFrame(aucs, columns=["fold", "auc"]).astype({"auc": float})
+    by_fold, values = found.groupby("fold")["auc"], found["auc"]
+    repeats = by_fold.count() - 1
+    within = (by_fold.var() * repeats).sum() / repeats.sum() if repeats.sum() else float("nan")
+    counted = {"runs": len(found), "folds": len({key[3] for key in runs}), "seeds": len({key[4] for key in runs})}
+    spreads = {"sd_seeds": within**0.5, "sd_folds": by_fold.mean().std()}
+    numbers = {"mean": values.mean(), **spreads, "least": values.min(), "most": values.max()}
     return counted | numbers | {"note": "; ".join(notes) if runs else absent}

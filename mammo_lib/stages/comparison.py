@@ -55,6 +55,17 @@ def _runs(experiment: Experiment) -> "Runs":
     return runs
 
 
+def _every_seed(experiment: Experiment) -> "Runs":
+    """What `_runs` gives, for every training seed that has results: data and splits are the same for all."""
+    folders = (path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}"))
+    seeds = sorted({int(name.partition("-seed")[2]) for name in folders})
+    runs: dict[tuple[str, str, str, int, int], pd.DataFrame] = {}
+    for seed in seeds:
+        other = replace(experiment, seed=seed)
+        runs |= _runs(other) if _any_run(other) else {}
+    return runs
+
+
 def evaluate(experiment: Experiment) -> "dict[str, Table]":
     """Tables 1 and 2 with baselines, further scores, three kinds of interval, spread, and the paired questions.
 
@@ -63,7 +74,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     from mammo_lib.evaluation import comparisons, export, scores, tables
 
     results, setting = predictions(experiment), _setting(experiment)
-    baselines = _baselines(experiment)
+    baselines, every_seed = _baselines(experiment), _every_seed(experiment)
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
     for number, stage in enumerate(MAIN_INITIAL, start=1):
         # as_written draws P apart from G, and the baselines' masses are parted as G is: they would be other cases
@@ -71,7 +82,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         made[f"table{number}"] = tables.published(stage, results, setting, fitting)
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"intervals_{stage}"] = scores.intervals(stage, results, setting)
-        made[f"spread_{stage}"] = scores.spread(stage, _runs(experiment), setting)
+        made[f"spread_{stage}"] = scores.spread(stage, every_seed, setting)
     others = {name: replace(experiment, protocol=name) for name in PROTOCOLS}
     finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
     if len(finished) > 1:

@@ -230,14 +230,26 @@ def test_three_intervals_hold_the_same_auc() -> None:
     assert scores.intervals("G", results(), SETTING).frame["note"].iloc[0] == "weights not available"
 
 
-def test_spread_is_over_runs() -> None:
-    runs = {("P", "vgg16", "scratch", 0, seed): made("P", seed) for seed in range(3)}
+def test_spread_is_over_seeds_and_over_folds_apart() -> None:
+    """Two folds of two seeds each, and a third fold of one: the variance between seeds has (1 + 1 + 0) degrees."""
+    kept = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    runs = {("P", "vgg16", "scratch", fold, seed): made("P", 10 * fold + seed) for fold, seed in kept}
     row = scores.spread("P", runs, SETTING).frame.iloc[0]
-    tests = [made("P", seed).query("part == 'test'") for seed in range(3)]
+    tests = [made("P", 10 * fold + seed).query("part == 'test'") for fold, seed in kept]
     aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
-    assert [row["runs"], row["folds"], row["seeds"]] == [3, 1, 3]
-    assert row["sd"] == pytest.approx(np.std(aucs, ddof=1))
+    assert [row["runs"], row["folds"], row["seeds"]] == [5, 3, 2]
+    halves = [(aucs[0] - aucs[1]) ** 2 / 2, (aucs[2] - aucs[3]) ** 2 / 2]
+    assert row["sd_seeds"] == pytest.approx(np.sqrt(sum(halves) / 2))
+    means = [(aucs[0] + aucs[1]) / 2, (aucs[2] + aucs[3]) / 2, aucs[4]]
+    assert row["sd_folds"] == pytest.approx(np.std(means, ddof=1))
     assert (row["least"], row["most"]) == pytest.approx((min(aucs), max(aucs)))
+
+
+def test_one_run_has_no_spread() -> None:
+    row = scores.spread("P", {("P", "vgg16", "scratch", 0, 0): made("P", 0)}, SETTING).frame.iloc[0]
+    assert pd.isna(row["sd_seeds"])
+    assert pd.isna(row["sd_folds"])
+    assert row["least"] == row["most"] == row["mean"]
 
 
 def test_questions_are_paired_and_corrected_within_their_family() -> None:
