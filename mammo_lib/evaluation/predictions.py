@@ -93,11 +93,12 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def align(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Two predictions of the same cases side by side: columns id, patient_id, label, first, second.
+    """Two predictions of the same cases side by side: columns id, patient_id, fold, label, first, second.
 
     ValueError when they are not of the same cases with the same labels: a paired comparison needs both.
     """
-    merged = first[["id", "patient_id", "label", "probability"]].merge(
+    first = first if "fold" in first else first.assign(fold=0)
+    merged = first[["id", "patient_id", "fold", "label", "probability"]].merge(
         second[["id", "label", "probability"]], on="id", how="outer", suffixes=("", "_second"), indicator=True
     )
     alone = merged["_merge"] != "both"
@@ -109,4 +110,4 @@ def align(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     if unlike.any():
         raise ValueError(f"labels of the two predictions disagree for {_listed(merged['id'][unlike])}")
     names = {"probability": "first", "probability_second": "second"}
-    return merged.rename(columns=names)[["id", "patient_id", "label", "first", "second"]].astype({"label": int})
+    return merged.rename(columns=names)[["id", "patient_id", "fold", "label", "first", "second"]].astype({"label": int})

@@ -7,10 +7,17 @@ from io import StringIO
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from mammo_lib import config
-from mammo_lib.evaluation import comparisons, export, scores, statistics, tables
+from mammo_lib.evaluation import comparisons, export, metrics, scores, statistics, tables
 
 PROFILE = replace(config.get_profile("tiny"), evaluation=config.Evaluation(resamples=200))
 SETTING = tables.Setting(PROFILE, "official", reasons={("G", "vgg16", "imagenet"): "weights not available"})
@@ -215,8 +222,70 @@ def test_further_scores_count_the_same_cases() -> None:
         (~malignant & ~called).sum(),
         (~malignant & called).sum(),
     ]
-    assert row["brier"] == pytest.approx(((test["probability"] - test["label"]) ** 2).mean())
+    assert row["brier"] == pytest.approx(brier_score_loss(test["label"], test["probability"]))
+    assert row["average_precision"] == pytest.approx(average_precision_score(test["label"], test["probability"]))
+    for name in ("brier", "average_precision"):
+        assert 0 <= row[f"{name}_low"] < row[name] < row[f"{name}_high"] <= 1
     assert frame["note"].iloc[0] == "weights not available"
+
+
+def in_two_folds(stage: str) -> pd.DataFrame:
+    """Two folds whose second has scores a tenth as high, as two networks may have."""
+    second = made(stage, 2).assign(fold=1, probability=lambda frame: frame["probability"] / 10)
+    second[["id", "image_id", "patient_id"]] = "x" + second[["id", "image_id", "patient_id"]]
+    return pd.concat([made(stage, 1).assign(fold=0), second], ignore_index=True)
+
+
+def test_each_fold_has_its_own_validation_threshold_and_ranks_its_own_cases() -> None:
+    cell = in_two_folds("G")
+    called, aucs, pairs = [], [], []
+    for _, fold in cell.groupby("fold"):
+        validation, test = (fold[fold["part"] == part] for part in ("validation", "test"))
+        false, true, cuts = roc_curve(validation["label"], validation["probability"])
+        called.append(test["probability"] >= cuts[::-1][np.argmax((true - false)[::-1])])  # of equals the lowest
+        aucs.append(roc_auc_score(test["label"], test["probability"]))
+        pairs.append(test["label"].sum() * (1 - test["label"]).sum())
+    setting, results = replace(SETTING, threshold=tables.YOUDEN), {("G", "vgg16", "patch"): cell}
+    test = cell[cell["part"] == "test"]
+    sensitivity = recall_score(test["label"], pd.concat(called))
+    row = tables.published("G", results, setting).frame.query("auc.notna()").iloc[0]
+    assert row["sensitivity"] == pytest.approx(sensitivity)
+    assert row["auc"] == pytest.approx(np.average(aucs, weights=pairs))
+    assert row["auc"] > roc_auc_score(test["label"], test["probability"]) + 0.1
+    chosen = scores.operating_points("G", results, SETTING).frame.query("cases.notna()").iloc[0]
+    assert chosen["youden_sensitivity"] == pytest.approx(sensitivity)
+    assert chosen["youden_accuracy"] == pytest.approx(accuracy_score(test["label"], pd.concat(called)))
+
+
+def test_a_threshold_for_a_specificity_keeps_it_on_validation() -> None:
+    cell = made("G", 1, 2.0).assign(part=lambda frame: frame["part"].where(frame["part"] == "test", "validation"))
+    row = scores.operating_points("G", {("G", "vgg16", "patch"): cell}, SETTING).frame.query("cases.notna()").iloc[0]
+    benign = cell.query("part == 'validation' and label == 0")["probability"]
+    assert (benign < row["fixed_threshold"]).mean() >= scores.FIXED_SPECIFICITY
+    test = cell.query("part == 'test'")
+    assert row["fixed_sensitivity"] == pytest.approx(
+        recall_score(test["label"], test["probability"] >= row["fixed_threshold"])
+    )
+    alone = {("G", "vgg16", "patch"): cell.query("part == 'test'")}
+    blank = scores.operating_points("G", alone, SETTING).frame.query("cases.notna()").iloc[0]
+    assert pd.isna(blank["youden_sensitivity"])
+    assert blank["note"] == "threshold chosen on validation: no validation cases"
+
+
+def test_every_unit_of_a_stage_is_counted() -> None:
+    frame = scores.by_unit("P", results(), SETTING).frame
+    row, test = frame.iloc[0], made("P", 0).query("part == 'test'")
+    counted = [row[f"{unit}_cases"] for unit in ("patch", "mass", "image", "breast", "patient")]
+    assert counted == [80, 40, 40, 20, 20]
+    masses = test.groupby("mass_id").agg({"label": "first", "probability": "mean"})
+    assert row["mass"] == pytest.approx(roc_auc_score(masses["label"], masses["probability"]))
+    people = test.groupby(["patient_id", "image_id"]).agg({"label": "first", "probability": "mean"})
+    breasts = people.groupby("patient_id").agg({"label": "first", "probability": "mean"})
+    assert row["patient"] == pytest.approx(roc_auc_score(breasts["label"], breasts["probability"]))
+    assert row["patient_low"] < row["patient"] < row["patient_high"]
+    table = scores.by_unit("G", results(), SETTING)
+    assert {"patch", "mass"}.isdisjoint(table.frame)
+    assert "Cases: image 40, breast 20, patient 20." in table.notes[1]
 
 
 def test_three_intervals_hold_the_same_auc() -> None:
@@ -274,12 +343,35 @@ def test_questions_are_paired_and_corrected_within_their_family() -> None:
 def test_protocols_resample_shared_patients_together() -> None:
     cells = {("G", "vgg16", "patch"): made("G", 1)}
     same = comparisons.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
+    assert (same["first"], same["second"]) == ("as_written", "official")
     assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
     assert (same["patients"], same["shared_patients"]) == (20, 20)
     other = {("G", "vgg16", "patch"): made("G", 1).assign(patient_id=lambda frame: "Q" + frame["patient_id"])}
     apart = comparisons.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
     assert apart["low"] < 0 < apart["high"]
     assert (apart["patients"], apart["shared_patients"]) == (40, 0)
+
+
+def test_every_two_protocols_are_compared_in_auc_points() -> None:
+    key, official, written = ("G", "vgg16", "patch"), made("G", 1), made("G", 2, 3.0)
+    results = {"official": {key: official}, "as_written": {key: written}, "grouped_cv": {key: in_two_folds("G")}}
+    table = comparisons.protocols(
+        results | {"official": {key: official, ("P", "vgg16", "scratch"): made("P", 1)}}, SETTING
+    )
+    assert list(zip(table.frame["stage"], table.frame["first"], table.frame["second"], strict=True)) == [
+        ("P", "as_written", "official"),
+        ("P", "grouped_cv", "official"),
+        ("G", "as_written", "official"),
+        ("G", "as_written", "grouped_cv"),
+        ("G", "grouped_cv", "official"),
+    ]
+    assert table.frame["note"].tolist() == ["as_written: not run", "grouped_cv: not run", "", "", ""]
+    row, tests = table.frame.iloc[2], [frame.query("part == 'test'") for frame in (written, official)]
+    aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
+    assert row["difference"] == pytest.approx(aucs[0] - aucs[1])
+    assert table.shown.loc[2, "difference, AUC points"].startswith(f"{100 * (aucs[0] - aucs[1]):+.1f} [")
+    folds = in_two_folds("G").query("part == 'test'")
+    assert table.frame.loc[4, "auc_first"] == pytest.approx(metrics.auc(folds.label, folds.probability, folds.fold))
 
 
 def test_cited_systems_are_marked_as_not_comparable() -> None:
