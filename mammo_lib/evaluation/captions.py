@@ -12,6 +12,7 @@ _SETS = {"P": "patches (set P)", "G": "whole mammograms (set G)"}
 _INTERVAL = "over patients"
 
 FIGURES = {
+    "fig1_work_flow": "The work from the archive to the explained decision (Fig. 1 of the paper).",
     "fig2_views": "The views of one patient, lesions outlined in red (Fig. 2 of the paper).",
     "fig3_patch_and_global": "From mammogram to network: a patch of set P, the whole mammogram, the global image of "
     "set G (Fig. 3 of the paper).",
@@ -69,7 +70,7 @@ TABLES = {
     ),
     "hypotheses": Told(
         "Named test sets and the rows they explain.",
-        "Counts of cases; chance as above, for the sets named.",
+        "Counts of cases; chance as above, for the sets named; which: the rows explained.",
         {"chance": "{:.2g}"},
     ),
     "repairs": Told(
@@ -85,7 +86,9 @@ TABLES = {
     "headlines": Told(
         "The paper's headline differences in AUC.",
         "p independent: as if the two networks were tested on different cases. Correlation needed: least correlation "
-        "of the two AUCs at which the difference is significant on the same cases.",
+        "of the two AUCs at which the difference is significant on the same cases. Least p accuracy: lowest two-sided "
+        "exact McNemar p that the two printed accuracies allow at the inferred size, if every case on which the "
+        "networks differ went to the better one; blank where none fits.",
         {"difference": "{:.4f}"},
     ),
 }

@@ -24,10 +24,12 @@ QUESTIONS = {
     OVER_IMAGENET: "Does patch transfer help over ImageNet? Each network with itself.",
     OVER_SCRATCH: "Does patch transfer help over random weights (our control)? Each network with itself.",
 }
+PRINTED = {(row.stage, row.network, row.initial) for row in config.PUBLISHED}
+PAPERS, OURS = "the paper's", "ours"
 PROTOCOLS_ASKED = "How much does the split protocol move the AUC? The optimism of splits at random."
 PROTOCOL_PAIRS = (("as_written", "official"), ("as_written", "grouped_cv"), ("grouped_cv", "official"))
 _FLOATS = ("auc_first", "auc_second", "difference", "low", "high", "p", "p_delong", "p_holm", "p_delong_holm")
-_COLUMNS = ["question", "stage", "unit", "first", "second", "cases", "patients", *_FLOATS, "note"]
+_COLUMNS = ["question", "family", "stage", "unit", "first", "second", "cases", "patients", *_FLOATS, "note"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Comparison:
     question: str
     first: Key
     second: Key
+
+    @property
+    def family(self) -> str:
+        """Whose comparison it is; Holm's correction for the paper's does not grow with controls of ours."""
+        return PAPERS if {self.first, self.second} <= PRINTED else OURS
 
 
 def planned(profile: config.Profile) -> list[Comparison]:
@@ -62,15 +69,15 @@ def _transfer(profile: config.Profile) -> Iterator[Comparison]:
 def questions(results: Results, setting: Setting) -> Table:
     """Every planned comparison: difference in AUC, interval, p by bootstrap and by DeLong, both after Holm.
 
-    Frame: `question, stage, unit, first, second, cases, patients, auc_first, auc_second, difference, low, high, p,
-    p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and is
-    not in the family.
+    Frame: `question, family, stage, unit, first, second, cases, patients, auc_first, auc_second, difference, low, high,
+    p, p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and
+    is not corrected for.
     """
     rows = [_row(comparison, results, setting) for comparison in planned(setting.profile)]
     frame = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     frame = frame.astype({"cases": "Int64", "patients": "Int64"} | dict.fromkeys(_FLOATS, "Float64"))
     for name, adjusted in (("p", "p_holm"), ("p_delong", "p_delong_holm")):
-        for _, family in frame[frame[name].notna()].groupby("question"):
+        for _, family in frame[frame[name].notna()].groupby(["question", "family"]):
             frame.loc[family.index, adjusted] = statistics.holm(family[name].astype(float))
     evaluation = setting.profile.evaluation
     caption = (
@@ -80,7 +87,8 @@ def questions(results: Results, setting: Setting) -> Table:
     notes = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
         "patients, the same for both networks. p DeLong takes cases for independent.",
-        "Holm: over the comparisons of one question that could be made.",
+        f"Holm: over the comparisons of one question and family that could be made; family {PAPERS}: both networks "
+        f"are rows of its tables, {OURS}: controls that it does not print.",
         *QUESTIONS.values(),
     )
     return Table(frame, caption, notes, _shown(frame))
@@ -91,6 +99,7 @@ def _row(comparison: Comparison, results: Results, setting: Setting) -> dict[str
     unit = setting.unit_of(stage)
     row: dict[str, object] = {
         "question": comparison.question,
+        "family": comparison.family,
         "stage": stage,
         "unit": unit,
         "first": name_of(comparison.first),
@@ -141,7 +150,7 @@ def _bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting:
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     form = "{:+.3f}"
-    shown = frame[["question", "stage", "first", "second"]].copy()
+    shown = frame[["question", "family", "stage", "first", "second"]].copy()
     shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], form)
     for name, label in (

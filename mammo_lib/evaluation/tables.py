@@ -27,16 +27,6 @@ YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell'
 MISSING = "not run"
 UNDEFINED = (metrics.Undefined, statistics.Undefined)
 
-# Section 1 (introduction) of the paper and its references 11 to 15, as it quotes them. Other data, splits and units.
-CITED = (
-    ("Falconi et al. 2019 [11], ResNet50", "CBIS-DDSM, mass patches", "accuracy", 0.784),
-    ("Falconi et al. 2019 [11], MobileNet", "CBIS-DDSM, mass patches", "accuracy", 0.743),
-    ("Sun and Xu 2018 [12]", "DDSM, mass patches", "auc", 0.7129),
-    ("Yang et al. 2019 [13]", "whole mammograms", "accuracy", 0.7454),
-    ("Khan et al. 2019 [14]", "CBIS-DDSM, mass patches of four views", "auc", 0.757),
-    ("Li et al. 2019 [15]", "CBIS-DDSM, mass patches", "auc", 0.85),
-)
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -254,7 +244,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cited() -> Table:
     """What the paper quotes of the systems it cites: context, not comparable."""
-    frame = pd.DataFrame(CITED, columns=["system", "data", "metric", "value"])
+    frame = pd.DataFrame(config.CITED, columns=["system", "data", "metric", "value"])
     caption = "Systems cited by the paper: context, not comparable with ours or with each other."
     notes = ("As quoted in the introduction of Xu et al. 2021; other data, splits and units.",)
     return Table(frame, caption, notes, plain(frame, "{:.4g}"))

@@ -196,7 +196,7 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
     table = pd.read_csv(experiment.results / "questions.csv")
     written = []
     for number, (question, rows) in enumerate(table.groupby("question", sort=False), start=1):
-        frame = rows.assign(label=rows["first"] + " − " + rows["second"], p=rows["p_holm"])
+        frame = rows.assign(label=rows["stage"] + ", " + rows["first"] + " − " + rows["second"], p=rows["p_holm"])
         figure = figures_curves.forest(frame, data, f"{question}: difference in AUC (p after Holm)")
         written += figures.save(figure, experiment.figures, f"question_{number}")
     return written

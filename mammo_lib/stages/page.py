@@ -86,7 +86,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             facts=("flow", "preprocessing", "leakage", "checks"),
             stored=("leakage", "integrity", "problems"),
             folded=True,
-            figures=("fig2_views", "fig3_patch_and_global"),
+            figures=("fig1_work_flow", "fig2_views", "fig3_patch_and_global"),
             files=("near_duplicates",),
         ),
         *(

@@ -1,8 +1,11 @@
 """Tables 1 and 2, further scores, comparisons and exports, on made predictions whose numbers are counted here."""
 
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -127,7 +130,7 @@ def test_a_profile_that_plans_no_comparison_has_an_empty_table() -> None:
     alone = replace(SMALL, networks=("resnet50",), global_initial=("patch",))
     table = comparisons.questions({}, replace(SETTING, profile=alone))
     assert table.frame.empty
-    assert export.to_csv(table).startswith("question,stage,unit,first,second,")
+    assert export.to_csv(table).startswith("question,family,stage,unit,first,second,")
 
 
 @pytest.mark.parametrize("stage", ["P", "G"])
@@ -190,6 +193,26 @@ def test_latex_has_equal_rows_and_escapes() -> None:
     assert len(rows) == 19
     assert {line.count("&") for line in rows} == {len(table.shown.columns) - 1}
     assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_and_stays_on_the_page(tmp_path: Path) -> None:
+    awkward = pd.DataFrame({"a_b": ["50% & more", "~x^2 {y} $z$ #1"], "c": ["\\n", ""]})
+    made = [
+        tables.published("G", results(), SETTING),
+        comparisons.questions(results(), SETTING),
+        scores.by_unit("P", results(), SETTING),
+        export.Table(awkward, "A caption_of 10%", ("a note & more",), awkward),
+    ]
+    packages = export.PREAMBLE.removeprefix("% ")
+    body = "\n\\clearpage\n".join(export.to_latex(table) for table in made)
+    source = f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n{body}\\end{{document}}\n"
+    (tmp_path / "tables.tex").write_text(source, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "Float too large" not in done.stdout
 
 
 def test_html_is_well_formed_and_escaped() -> None:
@@ -335,6 +358,12 @@ def test_questions_are_paired_and_corrected_within_their_family() -> None:
     gap = roc_auc_score(first["label"], first["probability"]) - roc_auc_score(second["label"], second["probability"])
     assert one["difference"] == pytest.approx(gap)
     assert one["low"] < gap < one["high"]
+    assert set(scratch["family"]) == {comparisons.OURS}
+    cbam = frame[(frame["question"] == comparisons.CBAM) & (frame["family"] == comparisons.PAPERS)]
+    assert cbam["stage"].value_counts().to_dict() == {"G": 6, "P": 3}  # ImageNet's three were not run
+    made_up = cbam[cbam["p"].notna()]
+    assert made_up["p_holm"].tolist() == pytest.approx(statistics.holm(made_up["p"].astype(float)).tolist())
+    assert len(made_up) == 6
     unrun = frame[frame["question"] == comparisons.OVER_IMAGENET]
     assert unrun["p_holm"].isna().all()
     assert unrun["note"].iloc[0] == "VGG16 (ImageNet): weights not available"
