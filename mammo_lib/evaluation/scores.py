@@ -34,6 +34,7 @@ _COUNTS = ("TP", "FN", "TN", "FP")
 _PROBABILITY = ("average_precision", "brier", "ece")
 _YOUDEN = ("youden_sensitivity", "youden_specificity", "youden_accuracy")
 _FIXED = ("fixed_sensitivity", "fixed_specificity")
+HEADINGS = {"brier": "Brier score", "ece": "ECE"}
 Measured = Callable[[pd.DataFrame, Setting, list[str]], dict[str, object]]  # of one cell's units, with room for notes
 
 
@@ -48,7 +49,7 @@ def scores(stage: str, results: Results, setting: Setting) -> Table:
     notes = (
         _bounds(setting),
         "TP, FN, TN, FP: counts of cases at the threshold. Shares of 1: average precision (by chance, the malignant "
-        "share of the cases) and ece, the expected calibration error: the mean over cases of |mean probability - "
+        "share of the cases) and ECE, the expected calibration error: the mean over cases of |mean probability - "
         f"malignant share| of the bin, {metrics.CALIBRATION_BINS} bins of equal width; resampling adds noise to every "
         "bin, so its interval lies high. Brier: mean squared error, 0 to 1.",
     )
@@ -72,10 +73,7 @@ def operating_points(stage: str, results: Results, setting: Setting) -> Table:
         f"{FIXED_SPECIFICITY:g} on validation cases. With several folds each has its own; their mean is shown. "
         "Shares of 1.",
     )
-    caption = (
-        f"Thresholds chosen on validation, counted on test cases of {STAGE_LABELS[stage]}. Data: "
-        f"{setting.profile.data}. Protocol: {setting.protocol}. Unit: {setting.unit_of(stage)}."
-    )
+    caption = f"Thresholds chosen on validation, counted on test cases of {STAGE_LABELS[stage]}. {setting.cases(stage)}"
     shown = _shown(frame, ("cases", "youden_threshold"), _YOUDEN, note=False)
     fixed = _shown(frame, ("fixed_threshold",), _FIXED).drop(columns=["network", "initial"])
     return Table(frame, caption, notes, shown.join(fixed))
@@ -152,7 +150,7 @@ def _lines(
 def _shown(frame: pd.DataFrame, plainly: Sequence[str], bounded: Sequence[str], note: bool = True) -> pd.DataFrame:
     shown = plain(frame[["network", "initial", *plainly]])
     for name in bounded:
-        shown[name] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])
+        shown[HEADINGS.get(name, name)] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])
     return shown.assign(note=frame["note"]) if note else shown
 
 
@@ -217,7 +215,7 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
     for method, label in _METHODS.items():
         shown[label] = with_interval(frame["auc"], frame[f"{method}_low"], frame[f"{method}_high"])
     evaluation = setting.profile.evaluation
-    caption = f"Three intervals of the AUC on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
+    caption = f"Three intervals of the AUC, a share of 1, on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
     notes = (f"{evaluation.confidence:.0%} intervals; bootstrap: {evaluation.resamples} resamples of patients.",)
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
@@ -262,7 +260,7 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
         rows.append(labels | _spread_of(chosen, setting.unit_of(stage), absent))
     numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")
     frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "Float64"))
-    caption = f"AUC over seeds and folds on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
+    caption = f"AUC, a share of 1, over seeds and folds on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
     notes = (
         "Every seed that was trained. sd seeds: standard deviation (n - 1) between seeds on the same fold, pooled over "
         "folds; sd folds: between the means of the folds. Neither is the sampling error over patients.",

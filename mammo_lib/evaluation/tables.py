@@ -46,10 +46,11 @@ class Setting:
         """Data, protocol, unit and threshold, for a caption."""
         rule = self.rule
         chosen = "chosen on validation (Youden), in each fold" if rule == YOUDEN else f"{rule:g}"
-        return (
-            f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {self.unit_of(stage)}. "
-            f"Malignant is positive; threshold: {chosen}."
-        )
+        return f"{self.cases(stage)} Malignant is positive; threshold: {chosen}."
+
+    def cases(self, stage: str) -> str:
+        """The same without the threshold, for what has none."""
+        return f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {self.unit_of(stage)}."
 
     @property
     def rule(self) -> float | str:
