@@ -198,6 +198,17 @@ PUBLISHED = (
 )
 
 
+# Section 1 (introduction) of the paper and its references 11 to 15, as it quotes them. Other data, splits and units.
+CITED = (  # (system, data, measure, value)
+    ("Falconi et al. 2019 [11], ResNet50", "CBIS-DDSM, mass patches", "accuracy", 0.784),
+    ("Falconi et al. 2019 [11], MobileNet", "CBIS-DDSM, mass patches", "accuracy", 0.743),
+    ("Sun and Xu 2018 [12]", "DDSM, mass patches", "auc", 0.7129),
+    ("Yang et al. 2019 [13]", "whole mammograms", "accuracy", 0.7454),
+    ("Khan et al. 2019 [14]", "CBIS-DDSM, mass patches of four views", "auc", 0.757),
+    ("Li et al. 2019 [15]", "CBIS-DDSM, mass patches", "auc", 0.85),
+)
+
+
 @dataclass(frozen=True)
 class Profile:
     """One size of the whole experiment: which data, how large, how long. The code path is the same for all."""

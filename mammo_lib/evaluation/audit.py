@@ -214,30 +214,6 @@ def best_test_sets(rows: Sequence[PrintedRow], bound: int = BOUND, convention: s
     return ordered.drop(columns="total")
 
 
-def hypothesis_findings(
-    rows: Sequence[PrintedRow], hypotheses: Sequence[Hypothesis], convention: str = "either"
-) -> pd.DataFrame:
-    """Which rows each named test set explains: one line per hypothesis and row.
-
-    Columns `hypothesis, malignant, benign, row, sensitivity, specificity, accuracy` (whether that number alone is
-    possible) and `explained` (all three from one confusion matrix).
-    """
-    return pd.DataFrame(
-        [
-            {"hypothesis": test.name, "malignant": test.malignant, "benign": test.benign, "row": row.name}
-            | {
-                field: len(_range(getattr(row, field), total, convention)) > 0
-                for field, total in zip(
-                    FIELDS, (test.malignant, test.benign, test.malignant + test.benign), strict=True
-                )
-            }
-            | {"explained": explains(row, test.malignant, test.benign, convention)}
-            for test in hypotheses
-            for row in rows
-        ]
-    )
-
-
 def misprints(row: PrintedRow, malignant: int, benign: int, convention: str = "either") -> pd.DataFrame:
     """Every change of one decimal digit after which (P, N) explains the row: columns `row, field, printed, repaired`.
 

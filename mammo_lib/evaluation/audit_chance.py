@@ -113,20 +113,16 @@ def _most_explained(rows: Sequence[audit.PrintedRow], bound: int, convention: st
 def hypothesis_chances(
     rows: Sequence[audit.PrintedRow], hypotheses: Sequence[audit.Hypothesis], convention: str = "either"
 ) -> pd.DataFrame:
-    """One line per named test set: rows `explained`, and `chance`: the tail bound times the number of sets named.
+    """One line per named test set: how many rows it explains, `chance` (the tail bound times the number of sets named)
+    and which rows, by name.
 
-    Columns `hypothesis, malignant, benign, explained, rows, chance`.
+    Columns `hypothesis, malignant, benign, explained, rows, chance, which`.
     """
-    return pd.DataFrame(
-        [
-            {
-                "hypothesis": test.name,
-                "malignant": test.malignant,
-                "benign": test.benign,
-                "explained": sum(audit.explains(row, test.malignant, test.benign, convention) for row in rows),
-                "rows": len(rows),
-                "chance": tail_bound(rows, test.malignant, test.benign, convention, searched=len(hypotheses)),
-            }
-            for test in hypotheses
-        ]
-    )
+    lines = []
+    for test in hypotheses:
+        size = test.malignant, test.benign
+        which = [row.name for row in rows if audit.explains(row, *size, convention)]
+        chance = tail_bound(rows, *size, convention, searched=len(hypotheses))
+        lines.append((test.name, *size, len(which), len(rows), chance, "; ".join(which)))
+    columns = ["hypothesis", "malignant", "benign", "explained", "rows", "chance", "which"]
+    return pd.DataFrame(lines, columns=columns)

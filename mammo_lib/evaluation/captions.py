@@ -6,12 +6,13 @@ Keys are the names of the files, without their ending.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mammo_lib.evaluation.comparisons import QUESTIONS
+from mammo_lib.evaluation.comparisons import PROTOCOLS_ASKED, QUESTIONS
 
 _SETS = {"P": "patches (set P)", "G": "whole mammograms (set G)"}
 _INTERVAL = "over patients"
 
 FIGURES = {
+    "fig1_work_flow": "The work from the archive to the explained decision (Fig. 1 of the paper).",
     "fig2_views": "The views of one patient, lesions outlined in red (Fig. 2 of the paper).",
     "fig3_patch_and_global": "From mammogram to network: a patch of set P, the whole mammogram, the global image of "
     "set G (Fig. 3 of the paper).",
@@ -19,6 +20,8 @@ FIGURES = {
     "chosen by a rule and not by looks (Fig. 7 of the paper).",
     "gradcam_contact_sheet": "Successes and failures of the proposed network, by truth and decision; the number is its "
     "probability of malignancy.",
+    "protocols": f"{PROTOCOLS_ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
+    f"{_INTERVAL}, in AUC points; P from random weights, G from patch weights. p is not corrected.",
     "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",
 }
 for _stage, _set in _SETS.items():
@@ -67,7 +70,7 @@ TABLES = {
     ),
     "hypotheses": Told(
         "Named test sets and the rows they explain.",
-        "Counts of cases; chance as above, for the sets named.",
+        "Counts of cases; chance as above, for the sets named; which: the rows explained.",
         {"chance": "{:.2g}"},
     ),
     "repairs": Told(
@@ -83,7 +86,9 @@ TABLES = {
     "headlines": Told(
         "The paper's headline differences in AUC.",
         "p independent: as if the two networks were tested on different cases. Correlation needed: least correlation "
-        "of the two AUCs at which the difference is significant on the same cases.",
+        "of the two AUCs at which the difference is significant on the same cases. Least p accuracy: lowest two-sided "
+        "exact McNemar p that the two printed accuracies allow at the inferred size, if every case on which the "
+        "networks differ went to the better one; blank where none fits.",
         {"difference": "{:.4f}"},
     ),
 }

@@ -13,9 +13,9 @@ import pandas as pd
 
 from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
-from mammo_lib.evaluation.export import Table, plain, text, with_interval
+from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.predictions import align
-from mammo_lib.evaluation.tables import MISSING, UNDEFINED, Key, Results, Setting
+from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, UNDEFINED, Key, Results, Setting, lines
 
 BACKBONES = {"vgg16_cbam": "vgg16", "inception_v3_cbam": "inception_v3", "resnet50_cbam": "resnet50"}
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
@@ -24,8 +24,12 @@ QUESTIONS = {
     OVER_IMAGENET: "Does patch transfer help over ImageNet? Each network with itself.",
     OVER_SCRATCH: "Does patch transfer help over random weights (our control)? Each network with itself.",
 }
+PRINTED = {(row.stage, row.network, row.initial) for row in config.PUBLISHED}
+PAPERS, OURS = "the paper's", "ours"
+PROTOCOLS_ASKED = "How much does the split protocol move the AUC? The optimism of splits at random."
+PROTOCOL_PAIRS = (("as_written", "official"), ("as_written", "grouped_cv"), ("grouped_cv", "official"))
 _FLOATS = ("auc_first", "auc_second", "difference", "low", "high", "p", "p_delong", "p_holm", "p_delong_holm")
-_COLUMNS = ["question", "stage", "unit", "first", "second", "cases", "patients", *_FLOATS, "note"]
+_COLUMNS = ["question", "family", "stage", "unit", "first", "second", "cases", "patients", *_FLOATS, "note"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class Comparison:
     question: str
     first: Key
     second: Key
+
+    @property
+    def family(self) -> str:
+        """Whose comparison it is; Holm's correction for the paper's does not grow with controls of ours."""
+        return PAPERS if {self.first, self.second} <= PRINTED else OURS
 
 
 def planned(profile: config.Profile) -> list[Comparison]:
@@ -60,15 +69,15 @@ def _transfer(profile: config.Profile) -> Iterator[Comparison]:
 def questions(results: Results, setting: Setting) -> Table:
     """Every planned comparison: difference in AUC, interval, p by bootstrap and by DeLong, both after Holm.
 
-    Frame: `question, stage, unit, first, second, cases, patients, auc_first, auc_second, difference, low, high, p,
-    p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and is
-    not in the family.
+    Frame: `question, family, stage, unit, first, second, cases, patients, auc_first, auc_second, difference, low, high,
+    p, p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and
+    is not corrected for.
     """
     rows = [_row(comparison, results, setting) for comparison in planned(setting.profile)]
     frame = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     frame = frame.astype({"cases": "Int64", "patients": "Int64"} | dict.fromkeys(_FLOATS, "Float64"))
     for name, adjusted in (("p", "p_holm"), ("p_delong", "p_delong_holm")):
-        for _, family in frame[frame[name].notna()].groupby("question"):
+        for _, family in frame[frame[name].notna()].groupby(["question", "family"]):
             frame.loc[family.index, adjusted] = statistics.holm(family[name].astype(float))
     evaluation = setting.profile.evaluation
     caption = (
@@ -78,7 +87,8 @@ def questions(results: Results, setting: Setting) -> Table:
     notes = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
         "patients, the same for both networks. p DeLong takes cases for independent.",
-        "Holm: over the comparisons of one question that could be made.",
+        f"Holm: over the comparisons of one question and family that could be made; family {PAPERS}: both networks "
+        f"are rows of its tables, {OURS}: controls that it does not print.",
         *QUESTIONS.values(),
     )
     return Table(frame, caption, notes, _shown(frame))
@@ -89,6 +99,7 @@ def _row(comparison: Comparison, results: Results, setting: Setting) -> dict[str
     unit = setting.unit_of(stage)
     row: dict[str, object] = {
         "question": comparison.question,
+        "family": comparison.family,
         "stage": stage,
         "unit": unit,
         "first": name_of(comparison.first),
@@ -113,14 +124,16 @@ def _test(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 def compare(paired: pd.DataFrame, setting: Setting) -> dict[str, object]:
     """Two scores of the same cases (`predictions.align`): AUCs, difference, interval and both p values, or a note."""
-    label, first, second = (paired[name].to_numpy() for name in ("label", "first", "second"))
+    label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
     row: dict[str, Any] = {"cases": len(paired), "patients": paired["patient_id"].nunique(), "note": ""}
     try:
-        row |= {"auc_first": metrics.auc(label, first), "auc_second": metrics.auc(label, second)}
+        row |= {"auc_first": metrics.auc(label, first, fold), "auc_second": metrics.auc(label, second, fold)}
         row["difference"] = row["auc_first"] - row["auc_second"]
-        statistic = statistics.difference(statistics.weighted_auc(label, first), statistics.weighted_auc(label, second))
+        statistic = statistics.difference(
+            statistics.weighted_auc(label, first, fold), statistics.weighted_auc(label, second, fold)
+        )
         row |= _bootstrapped(statistic, paired["patient_id"], setting)
-        row["p_delong"] = statistics.delong_test(label, first, second).p
+        row["p_delong"] = statistics.delong_test(label, first, second, fold).p
     except UNDEFINED as reason:
         row["note"] = str(reason)
     return row
@@ -137,7 +150,7 @@ def _bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting:
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     form = "{:+.3f}"
-    shown = frame[["question", "stage", "first", "second"]].copy()
+    shown = frame[["question", "family", "stage", "first", "second"]].copy()
     shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], form)
     for name, label in (
@@ -150,48 +163,68 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(note=frame["note"])
 
 
-def protocols(results: Mapping[str, Results], setting: Setting, reference: str = "official") -> Table:
-    """How much the split protocol moves the AUC: each protocol minus `reference`, per network: the optimism.
+def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
+    """How much the split protocol moves the AUC: the looser protocol minus the stricter, per cell: the optimism.
 
     The test cases differ but patients may be shared, so patients of both test sets are resampled together. Frame:
-    `stage, network, initial, protocol, reference, auc, auc_reference, difference, low, high, p, patients,
-    shared_patients, note`. Protocol of `setting` is not used.
+    `stage, network, initial, first, second, auc_first, auc_second, difference, low, high, p, patients,
+    shared_patients, note`, AUCs as shares of 1. Protocol of `setting` is not used.
     """
-    if reference not in results:
-        raise ValueError(f"protocol {reference!r} has no results: choose the reference from {', '.join(results)}")
+    pairs = [pair for pair in PROTOCOL_PAIRS if set(pair) <= set(results)]
     rows = [
-        _protocol_row(key, name, reference, predictions, results[reference].get(key), setting)
-        for name, cells in results.items()
-        if name != reference
-        for key, predictions in cells.items()
+        _protocol_row((stage, network, initial), pair, results, setting)
+        for stage in DEFAULT_UNITS
+        for network, initial in lines(stage, setting)
+        for pair in pairs
+        if any((stage, network, initial) in results[name] for name in pair)
     ]
-    floats = ("auc", "auc_reference", "difference", "low", "high", "p")
-    columns = ["stage", "network", "initial", "protocol", "reference", *floats, "patients", "shared_patients", "note"]
+    floats = ("auc_first", "auc_second", "difference", "low", "high", "p")
+    columns = ["stage", "network", "initial", "first", "second", *floats, "patients", "shared_patients", "note"]
     types = dict.fromkeys(floats, "Float64") | {"patients": "Int64", "shared_patients": "Int64"}
     frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
-    caption = f"Optimism of the split protocol, in AUC, against {reference}. Data: {setting.profile.data}."
-    notes = ("Patients of both test sets are resampled together; the networks were trained on different patients.",)
-    return Table(frame, caption, notes, plain(frame))
+    caption = (
+        f"{PROTOCOLS_ASKED} First minus second. Data: {setting.profile.data}. "
+        f"Unit: {setting.unit or 'patch in stage P, image in stage G'}."
+    )
+    evaluation = setting.profile.evaluation
+    notes = (
+        f"Difference in AUC points, hundredths of 1 [{evaluation.confidence:.0%} percentile interval, "
+        f"{evaluation.resamples} bootstrap resamples of patients]: patients of both test sets are resampled together. "
+        "The networks were trained on different patients, and that is not in the interval. p is not corrected.",
+        "With several folds, cases of one fold are ranked among themselves.",
+    )
+    return Table(frame, caption, notes, _protocols_shown(frame))
+
+
+def _protocols_shown(frame: pd.DataFrame) -> pd.DataFrame:
+    shown = frame[["stage", "network", "initial", "first", "second"]].copy()
+    shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
+    difference, low, high = (frame[name] * 100 for name in ("difference", "low", "high"))
+    shown["difference, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
+    shown["p"], shown["patients"] = text(frame["p"], "{:.3f}"), text(frame["patients"], "{:d}")
+    shown["in both test sets"] = text(frame["shared_patients"], "{:d}")
+    return shown.assign(note=frame["note"])
 
 
 def _protocol_row(
-    key: Key, name: str, reference: str, first: pd.DataFrame, second: pd.DataFrame | None, setting: Setting
+    key: Key, pair: tuple[str, str], results: Mapping[str, Results], setting: Setting
 ) -> dict[str, object]:
     stage, network, initial = key
     labels = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-    row: dict[str, Any] = {"stage": stage, "protocol": name, "reference": reference, "note": ""} | labels
-    if second is None:
-        return row | {"note": f"{reference}: {MISSING}"}
-    sets = [_test(predictions, setting.unit_of(stage)) for predictions in (first, second)]
+    row: dict[str, Any] = {"stage": stage, "first": pair[0], "second": pair[1], "note": ""} | labels
+    absent = [name for name in pair if key not in results[name]]
+    if absent:
+        return row | {"note": f"{', '.join(absent)}: {MISSING}"}
+    sets = [_test(results[name][key], setting.unit_of(stage)) for name in pair]
     both = pd.concat(sets, ignore_index=True)
     parts = np.split(np.arange(len(both)), [len(sets[0])])
+    scored = [(cases["label"], cases["probability"], cases["fold"]) for cases in sets]
     try:
-        aucs = [metrics.auc(part["label"], part["probability"]) for part in sets]
+        aucs = [metrics.auc(*one) for one in scored]
         weighted = [
-            statistics.on(cases, statistics.weighted_auc(part["label"], part["probability"]))
-            for cases, part in zip(parts, sets, strict=True)
+            statistics.on(cases, statistics.weighted_auc(*one)) for cases, one in zip(parts, scored, strict=True)
         ]
-        row |= {"auc": aucs[0], "auc_reference": aucs[1], "difference": aucs[0] - aucs[1]}
+        row |= {"auc_first": aucs[0], "auc_second": aucs[1], "difference": aucs[0] - aucs[1]}
         row |= _bootstrapped(statistics.difference(*weighted), both["patient_id"], setting)
     except UNDEFINED as reason:
         row["note"] = str(reason)

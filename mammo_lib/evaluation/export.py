@@ -11,6 +11,9 @@ import pandas as pd
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     character: "\\" + character for character in "&%$#_{}"
 }
+PREAMBLE = r"% \usepackage{booktabs,multirow,graphicx,rotating}"
+SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"  # never enlarges
+UPRIGHT = 8  # ours: columns of a table that stands upright
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,17 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table, label: str = "") -> str:
-    """A `table` environment for the packages booktabs and multirow, with caption and notes; text escaped."""
+    """A `table` with caption and notes, for the packages that its first line names; text escaped.
+
+    A table of more than UPRIGHT columns lies on its side, and one that is still too wide is made smaller.
+    """
     tabular = table.shown.map(escape_latex).rename(columns=escape_latex)
     body = tabular.to_latex(index=False, escape=False, multicolumn_format="c").strip()
-    named = f"\\label{{{label}}}\n" if label else ""
+    kind = "sidewaystable" if len(table.shown.columns) > UPRIGHT else "table"
     notes = "\n".join(f"\\par\\footnotesize {escape_latex(note)}" for note in table.notes)
-    return f"\\begin{{table}}\n\\caption{{{escape_latex(table.caption)}}}\n{named}{body}\n{notes}\n\\end{{table}}\n"
+    lines = [PREAMBLE, f"\\begin{{{kind}}}", f"\\caption{{{escape_latex(table.caption)}}}"]
+    lines += [f"\\label{{{label}}}"] if label else []
+    return "\n".join([*lines, SHRINK + "{%", body, "}", notes, f"\\end{{{kind}}}"]) + "\n"
 
 
 def escape_latex(value: str) -> str:

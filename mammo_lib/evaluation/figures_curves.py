@@ -165,7 +165,9 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
 
 
 @styled
-def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", width: float = DOUBLE) -> Figure:
+def forest(
+    frame: pd.DataFrame, data: str, measure: str = "difference in AUC", width: float = DOUBLE, decimals: int = 3
+) -> Figure:
     """Paired differences with intervals, a line per row, numbers at the right; the zero line is no difference.
 
     frame: columns label, difference, low, high, p; optional published (the printed difference, a hollow diamond).
@@ -190,17 +192,18 @@ def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", w
     axes.spines["left"].set_visible(False)
     axes.set(ylim=(-0.6, len(frame) - 0.4), xlabel=measure)
     right = axes.secondary_yaxis("right")
-    right.set_yticks(places, [_forest_text(row) for row in frame.to_dict("records")])
+    right.set_yticks(places, [_forest_text(row, decimals) for row in frame.to_dict("records")])
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
     return figure
 
 
-def _forest_text(row: Mapping[Any, float]) -> str:
+def _forest_text(row: Mapping[Any, float], decimals: int) -> str:
     if not np.isfinite(row["difference"]):
         return "not available"
+    difference, low, high = (f"{row[name]:+.{decimals}f}".replace("-", "−") for name in ("difference", "low", "high"))
     p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
-    interval = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})".replace("-", "−")
+    interval = f"{difference} ({low} to {high})"
     return interval if not np.isfinite(row["p"]) else f"{interval}  {p}"
 
 

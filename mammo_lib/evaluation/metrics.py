@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 
 UNITS = ("patch", "mass", "image", "breast", "patient")
-CALIBRATION_BINS = 10  # equal-width bins of the calibration curve, the usual number (Naeini et al. 2015)
+CALIBRATION_BINS = 10  # of the expected calibration error, the usual number (Naeini et al. 2015)
 
 
 class Undefined(ValueError):
@@ -72,10 +71,10 @@ def checked(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.bool_]
     return labels.astype(bool), scores
 
 
-def counts(label: ArrayLike, probability: ArrayLike, threshold: float) -> Counts:
-    """Confusion matrix when `probability >= threshold` is called malignant."""
+def counts(label: ArrayLike, probability: ArrayLike, threshold: ArrayLike) -> Counts:
+    """Confusion matrix when `probability >= threshold` is called malignant; one threshold for all, or one a case."""
     malignant, scores = checked(label, probability)
-    called = scores >= threshold
+    called = scores >= np.asarray(threshold)
     return Counts(
         true_positive=int((malignant & called).sum()),
         false_negative=int((malignant & ~called).sum()),
@@ -84,56 +83,37 @@ def counts(label: ArrayLike, probability: ArrayLike, threshold: float) -> Counts
     )
 
 
-def auc(label: ArrayLike, probability: ArrayLike) -> float:
-    """Area under the ROC curve: share of (malignant, benign) pairs ranked rightly, ties one half (Mann-Whitney)."""
-    malignant, scores = _two_classes(label, probability, "AUC")
-    positives, negatives = int(malignant.sum()), int((~malignant).sum())
-    rank_sum = float(rankdata(scores)[malignant].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+def auc(label: ArrayLike, probability: ArrayLike, fold: ArrayLike | None = None) -> float:
+    """Area under the ROC curve: share of (malignant, benign) pairs ranked rightly, ties one half (Mann-Whitney).
 
-
-def average_precision(label: ArrayLike, probability: ArrayLike) -> float:
-    """Sum of precision at each threshold times the recall it adds (no interpolation); by chance, prevalence."""
+    `fold` (n,): the fold that each case was tested in. Only pairs of one fold count then: scores of two networks are
+    not ranked against each other.
+    """
     malignant, scores = checked(label, probability)
-    if not malignant.any():
-        raise Undefined("average precision: no malignant case")
-    return float(average_precision_score(malignant, scores))
+    wins, pairs = 0.0, 0
+    for chosen in _folds(len(malignant), fold):
+        positives, negatives = int(malignant[chosen].sum()), int((~malignant[chosen]).sum())
+        wins += float(rankdata(scores[chosen])[malignant[chosen]].sum()) - positives * (positives + 1) / 2
+        pairs += positives * negatives
+    if not pairs:
+        raise Undefined(
+            f"AUC: {len(malignant)} cases, all of one class" + (" in each fold" if fold is not None else "")
+        )
+    return wins / pairs
 
 
-def brier(label: ArrayLike, probability: ArrayLike) -> float:
-    """Mean squared distance of probability and label: 0 is perfect, 0.25 is a constant 0.5."""
-    malignant, scores = _some(label, probability, "Brier score")
-    return float(np.mean((scores - malignant) ** 2))
+def _folds(cases: int, fold: ArrayLike | None) -> list[NDArray[np.bool_]]:
+    """Which cases are of each fold; all of them where there are no folds."""
+    code = np.zeros(cases) if fold is None else np.asarray(fold)
+    return [code == name for name in np.unique(code)]
 
 
-def calibration_curve(label: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
-    """Predicted against found: one row per bin of [0, 1] that holds a case; the last bin includes 1.
-
-    Columns `low, high` (edges), `cases`, `mean_probability`, `malignant_share`. Bins have equal width.
-    """
-    malignant, scores = _some(label, probability, "calibration curve")
-    if scores.min() < 0 or scores.max() > 1:
+def calibration_bin(probability: ArrayLike, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """Number of each case's bin of [0, 1], from 0; bins have equal width, and the last includes 1."""
+    scores = np.asarray(probability, dtype=float)
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
         raise ValueError(f"probability runs from {scores.min():g} to {scores.max():g}: calibration needs [0, 1]")
-    edges = np.linspace(0, 1, bins + 1)
-    number = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
-    frame = pd.DataFrame({"bin": number, "probability": scores, "malignant": malignant})
-    curve = frame.groupby("bin").agg(
-        cases=("malignant", "size"), mean_probability=("probability", "mean"), malignant_share=("malignant", "mean")
-    )
-    curve.insert(0, "low", edges[curve.index])
-    curve.insert(1, "high", edges[curve.index + 1])
-    return curve.reset_index(drop=True)
-
-
-def expected_calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
-    """Mean over cases of |mean probability - malignant share| of the case's bin (`calibration_curve`), in [0, 1].
-
-    That is sum_b (n_b / n) |p_b - y_b| over equal-width bins of the probability of malignancy (Naeini et al. 2015, for
-    the positive class). It depends on the bins: state them.
-    """
-    curve = calibration_curve(label, probability, bins)
-    gap = (curve["mean_probability"] - curve["malignant_share"]).abs()
-    return float(np.average(gap, weights=curve["cases"]))
+    return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), scores, side="right") - 1, 0, bins - 1)
 
 
 def youden_threshold(label: ArrayLike, probability: ArrayLike) -> float:
@@ -156,11 +136,6 @@ def threshold_at_specificity(label: ArrayLike, probability: ArrayLike, specifici
     return float(thresholds[enough[0]] if len(enough) else np.nextafter(thresholds[-1], np.inf))
 
 
-def sensitivity_at_specificity(label: ArrayLike, probability: ArrayLike, specificity: float) -> float:
-    """Sensitivity at `threshold_at_specificity` of these same cases (a point of their own ROC curve)."""
-    return counts(label, probability, threshold_at_specificity(label, probability, specificity)).sensitivity
-
-
 def _operating_points(
     label: ArrayLike, probability: ArrayLike, what: str
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
@@ -170,13 +145,6 @@ def _operating_points(
     missed = np.searchsorted(np.sort(scores[malignant]), thresholds, side="left")
     cleared = np.searchsorted(np.sort(scores[~malignant]), thresholds, side="left")
     return thresholds, malignant.sum() - missed, cleared
-
-
-def _some(label: ArrayLike, probability: ArrayLike, what: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    malignant, scores = checked(label, probability)
-    if not len(malignant):
-        raise Undefined(f"{what}: no case")
-    return malignant, scores
 
 
 def _two_classes(label: ArrayLike, probability: ArrayLike, what: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -191,15 +159,18 @@ def aggregate(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
 
     A mass is the mean of its patches; an image the highest of its masses (what an image is judged by); a breast the
     mean of its views; a patient the higher of her breasts (all but the first are ours). Predictions without `mass_id`
-    are images already. Never crosses `part`.
+    are images already. Never crosses `part` nor `fold` (0 where there is none).
 
-    Returns columns `id, patient_id, part, label, probability, cases` (rows that went in), sorted by part and id.
+    Returns columns `id, patient_id, part, fold, label, probability, cases` (rows that went in), sorted by part, fold
+    and id.
     ValueError for an unknown unit or one finer than the predictions.
     """
     _check_unit(predictions, unit)
     frame = predictions.assign(cases=1)
     if "part" not in frame:
         frame["part"] = "test"  # predictions that were never split, as a baseline's, are all tested
+    if "fold" not in frame:
+        frame["fold"] = 0
     if unit == "patch":
         return _tidy(frame)
     if _has_masses(predictions):
@@ -241,10 +212,10 @@ def _merge(frame: pd.DataFrame, key: str, how: str) -> pd.DataFrame:
     kept = {name: (name, "first") for name in ("mass_id", "image_id", "patient_id", "side") if name in frame}
     kept.pop(key, None)
     columns = kept | {"label": ("label", "max"), "probability": ("probability", how), "cases": ("cases", "sum")}
-    merged = frame.groupby(["part", key], sort=True).agg(**columns).reset_index()
+    merged = frame.groupby(["part", "fold", key], sort=True).agg(**columns).reset_index()
     return merged.assign(id=merged[key])
 
 
 def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
-    columns = ["id", "patient_id", "part", "label", "probability", "cases"]
-    return frame.sort_values(["part", "id"])[columns].reset_index(drop=True)
+    columns = ["id", "patient_id", "part", "fold", "label", "probability", "cases"]
+    return frame.sort_values(["part", "fold", "id"])[columns].reset_index(drop=True)

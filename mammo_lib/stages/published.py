@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PROPOSED, PUBLISHED, get_profile
@@ -55,8 +56,28 @@ def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
         "hypotheses": audit_chance.hypothesis_chances(rows, named),
         "repairs": pd.concat([_repairs(row, malignant, benign) for row in unexplained], ignore_index=True),
         "auc": audit_auc.intervals(printed, malignant, benign).assign(malignant=malignant, benign=benign),
-        "headlines": audit_auc.differences(printed, malignant, benign, _headlines(stage)),
+        "headlines": _with_accuracies(
+            audit_auc.differences(printed, malignant, benign, _headlines(stage)), rows, malignant + benign
+        ),
     }
+
+
+def _with_accuracies(headlines: pd.DataFrame, rows: "list[PrintedRow]", cases: int) -> pd.DataFrame:
+    """Adds `least_p_accuracy`: the lowest McNemar p that the two printed accuracies allow on so many cases.
+
+    Blank where no number of right calls among them prints as an accuracy does.
+    """
+    from mammo_lib.evaluation import audit, audit_auc
+
+    accuracy = {row.name: row.accuracy for row in rows}
+    least: list[float | None] = []
+    for first, second in headlines[["first", "second"]].itertuples(index=False, name=None):
+        right = [audit.counts_that_print(accuracy[name], np.array([cases]), "either") for name in (first, second)]
+        (low, high), (other_low, other_high) = ((int(ends[0][0]), int(ends[1][0])) for ends in right)
+        possible = low <= high and other_low <= other_high
+        widest = max(high - other_low, other_high - low)
+        least.append(audit_auc.least_mcnemar_p(widest, 0) if possible else None)
+    return headlines.assign(least_p_accuracy=pd.array(least, dtype="Float64"))
 
 
 def _chance(rows: "list[PrintedRow]", malignant: int, benign: int) -> float:

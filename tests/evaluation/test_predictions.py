@@ -82,24 +82,6 @@ def test_foreign_rows_missing_columns_and_no_file(tmp_path: Path) -> None:
         predictions.read(tmp_path / "none.csv", wanted())
 
 
-def test_expected_is_the_split_with_the_tables_labels() -> None:
-    split = pd.DataFrame(
-        [
-            ("P", 0, "a#0", "validation"),
-            ("P", 0, "a#1", "test"),
-            ("P", 0, "b#0", "train"),
-            ("P", 1, "b#0", "test"),
-            ("G", 0, "A", "test"),
-        ],
-        columns=["stage", "fold", "id", "part"],
-    )
-    patches = wanted().rename(columns={"id": "patch_id"}).drop(columns="part")
-    found = predictions.expected(split, patches, "P")
-    assert found["id"].tolist() == ["a#0", "a#1"]
-    assert found["label"].tolist() == [1, 1]
-    assert predictions.expected(split, patches, "P", fold=1)["id"].tolist() == ["b#0"]
-
-
 def test_align_pairs_by_id_and_refuses_other_cases() -> None:
     first = wanted().assign(probability=[0.1, 0.2, 0.3])
     second = wanted().assign(probability=[0.4, 0.5, 0.6]).iloc[::-1]

@@ -1,15 +1,15 @@
 """Intervals and tests against R's pROC (stored values), scipy, scikit-learn and cases counted by hand."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
-from sklearn.metrics import roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mammo_lib.evaluation import statistics
+from mammo_lib.evaluation import metrics, statistics
 
 REFERENCE = json.loads((Path(__file__).parent / "pROC_reference.json").read_text(encoding="utf-8"))
 EXPECTED = REFERENCE["expected"]
@@ -178,13 +178,67 @@ def test_subset_statistic_sees_its_cases_only() -> None:
     assert statistics.on(chosen, auc)(weights) == pytest.approx(auc(weights[:, 15:]))
 
 
-def test_bars_of_speed() -> None:
-    label, score, patients = made(11, 400)
-    start = time.process_time()
-    for _ in range(18):
-        statistics.bootstrap(statistics.weighted_auc(label, score), patients, 2000, 0)
-    assert time.process_time() - start < 5
-    many = np.random.default_rng(0).integers(0, 2, 100_000)
-    start = time.process_time()
-    statistics.delong(many, many + np.random.default_rng(1).normal(size=100_000))
-    assert time.process_time() - start < 1
+def test_auc_of_folds_ranks_within_each_only() -> None:
+    """Two folds whose scores lie apart: each is ranked perfectly, and every pair across them wrongly."""
+    label, score, fold = np.array([0, 1, 0, 1]), np.array([0.8, 0.9, 0.1, 0.2]), np.array([0, 0, 1, 1])
+    one = np.ones((1, 4))
+    assert statistics.weighted_auc(label, score)(one) == [0.75]
+    assert statistics.weighted_auc(label, score, fold)(one) == [1]
+    assert metrics.auc(label, score, fold) == 1
+    assert np.isnan(statistics.weighted_auc(label, score, np.arange(4))(one)[0])
+    with pytest.raises(metrics.Undefined, match="all of one class in each fold"):
+        metrics.auc(label, score, np.arange(4))
+
+
+def test_auc_of_folds_is_the_mean_of_theirs_by_pairs() -> None:
+    label, score, _ = made(12, 90)
+    fold = np.repeat([0, 1, 2], [20, 30, 40])
+    each = [label[fold == number] for number in range(3)]
+    pairs = [part.sum() * (1 - part).sum() for part in each]
+    aucs = [roc_auc_score(part, score[fold == number]) for number, part in enumerate(each)]
+    expected = np.average(aucs, weights=pairs)
+    assert metrics.auc(label, score, fold) == pytest.approx(expected)
+    assert statistics.weighted_auc(label, score, fold)(np.ones((1, 90))) == pytest.approx([expected])
+    weights = np.random.default_rng(0).integers(0, 3, size=90)
+    repeated = metrics.auc(label.repeat(weights), score.repeat(weights), fold.repeat(weights))
+    assert statistics.weighted_auc(label, score, fold)(weights[None].astype(float)) == pytest.approx([repeated])
+
+
+def test_delong_of_two_equal_folds_has_half_the_variance() -> None:
+    twice = [np.tile(values, 2) for values in (LABEL, FIRST, SECOND)]
+    fold = np.repeat([0, 1], len(LABEL))
+    aucs, covariance = statistics.delong(twice[0], np.stack(twice[1:]), fold)
+    assert aucs == pytest.approx(EXPECTED["auc"], abs=1e-13)
+    assert covariance.diagonal() == pytest.approx(np.array(EXPECTED["variance"]) / 2, abs=1e-13)
+    assert statistics.delong_test(*twice, fold).z == pytest.approx(np.sqrt(2) * EXPECTED["z"][0], abs=1e-11)
+    alone = np.where(np.arange(len(LABEL)) == 0, 9, 0)  # a fold of one case has no pair, and changes nothing but that
+    rest = statistics.delong(LABEL[1:], FIRST[1:])
+    for found, expected in zip(statistics.delong(LABEL, FIRST, alone), rest, strict=True):
+        assert found == pytest.approx(expected)
+
+
+def test_weighted_average_precision_is_scikit_learns() -> None:
+    label, score, _ = made(13, 80)
+    weights = np.random.default_rng(3).integers(0, 4, size=(10, 80)).astype(float)
+    found = statistics.weighted_average_precision(label, score)(weights)
+    expected = [average_precision_score(label, score, sample_weight=row) for row in weights]
+    assert found == pytest.approx(expected, abs=1e-12)
+    none = statistics.weighted_average_precision([1, 0], [0.2, 0.1])(np.array([[0.0, 1]]))
+    assert np.isnan(none[0])
+
+
+def test_calibration_error_by_hand_and_as_scikit_learn_has_the_bins() -> None:
+    label, probability = np.array([0, 1, 1, 0, 1]), np.array([0.05, 0.12, 0.18, 0.95, 1.0])
+    bins = metrics.calibration_bin(probability)
+    # bins: |0.05 - 0|, |0.15 - 1|, |0.975 - 0.5| weighted 1, 2, 2 of 5
+    found = statistics.weighted_calibration_error(label, probability, bins)(np.array([[1.0] * 5, [1, 0, 0, 0, 0]]))
+    assert found == pytest.approx([(0.05 + 2 * 0.85 + 2 * 0.475) / 5, 0.05])
+    label, probability = made(14, 70)[0], np.random.default_rng(4).random(70)
+    weights = np.random.default_rng(5).integers(0, 4, size=(10, 70))
+    bins = metrics.calibration_bin(probability)
+    found = statistics.weighted_calibration_error(label, probability, bins)(weights.astype(float))
+    for row, value in zip(weights, found, strict=True):
+        malignant, scores = label.repeat(row), probability.repeat(row)
+        share, mean = calibration_curve(malignant, scores, n_bins=10)
+        cases = np.histogram(scores, bins=10, range=(0, 1))[0]
+        assert value == pytest.approx(np.average(np.abs(share - mean), weights=cases[cases > 0]), abs=1e-12)

@@ -1,16 +1,26 @@
 """Tables 1 and 2, further scores, comparisons and exports, on made predictions whose numbers are counted here."""
 
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from mammo_lib import config
-from mammo_lib.evaluation import comparisons, export, scores, statistics, tables
+from mammo_lib.evaluation import comparisons, export, metrics, scores, statistics, tables
 
 PROFILE = replace(config.get_profile("tiny"), evaluation=config.Evaluation(resamples=200))
 SETTING = tables.Setting(PROFILE, "official", reasons={("G", "vgg16", "imagenet"): "weights not available"})
@@ -76,6 +86,53 @@ def test_table_2_marks_what_did_not_run_and_shows_scratch_without_a_printed_valu
     assert "VGG16 ImageNet: weights not available." in table.notes
 
 
+SMALL = replace(  # some networks only, and an arm that the paper does not print: P from ImageNet
+    PROFILE,
+    networks=("vgg16", "resnet50", "resnet50_cbam"),
+    patch_initial=("scratch", "imagenet"),
+    global_initial=("patch", "imagenet"),
+)
+
+
+def test_an_arm_without_a_printed_row_stands_below_its_network_with_blank_printed_columns() -> None:
+    cells = {("P", "resnet50", "scratch"): made("P", 1), ("P", "resnet50", "imagenet"): made("P", 2)}
+    table = tables.published("P", cells, replace(SETTING, profile=SMALL))
+    assert list(zip(table.frame["network"], table.frame["initial"], strict=True)) == [
+        ("VGG16", "random"),
+        ("VGG16", "ImageNet"),
+        ("ResNet50", "random"),
+        ("ResNet50", "ImageNet"),
+        ("ResNet50+CBAM", "random"),
+        ("ResNet50+CBAM", "ImageNet"),
+    ]
+    extra = table.frame.iloc[3]
+    test = made("P", 2).query("part == 'test'")
+    assert extra["auc"] == pytest.approx(roc_auc_score(test["label"], test["probability"]))
+    for name in tables.PAPER_METRICS:
+        assert pd.isna(extra[f"{name}_printed"])
+        assert pd.isna(extra[f"{name}_printed_inside"])
+    assert (table.shown.iloc[3].xs("Printed", level=1) == "").all()
+    assert table.frame["auc_printed"].notna().tolist() == [True, False] * 3
+    assert not any(note.startswith("ResNet50 ImageNet") for note in table.notes)
+
+
+def test_comparisons_of_some_networks_with_several_initial_weights_of_both_stages() -> None:
+    asked = comparisons.planned(SMALL)
+    pairs = {(one.question, one.first, one.second) for one in asked}  # VGG16's partner with CBAM is not there
+    cbam = {("P", "scratch"), ("P", "imagenet"), ("G", "patch"), ("G", "imagenet")}
+    assert pairs == {
+        (comparisons.CBAM, (stage, "resnet50_cbam", initial), (stage, "resnet50", initial)) for stage, initial in cbam
+    } | {(comparisons.OVER_IMAGENET, ("G", network, "patch"), ("G", network, "imagenet")) for network in SMALL.networks}
+    assert len(asked) == len(pairs)
+
+
+def test_a_profile_that_plans_no_comparison_has_an_empty_table() -> None:
+    alone = replace(SMALL, networks=("resnet50",), global_initial=("patch",))
+    table = comparisons.questions({}, replace(SETTING, profile=alone))
+    assert table.frame.empty
+    assert export.to_csv(table).startswith("question,family,stage,unit,first,second,")
+
+
 @pytest.mark.parametrize("stage", ["P", "G"])
 def test_caption_says_data_protocol_unit_threshold(stage: str) -> None:
     caption = tables.published(stage, results(), SETTING).caption
@@ -138,6 +195,26 @@ def test_latex_has_equal_rows_and_escapes() -> None:
     assert text.count(r"\begin") == text.count(r"\end") == 2
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_and_stays_on_the_page(tmp_path: Path) -> None:
+    awkward = pd.DataFrame({"a_b": ["50% & more", "~x^2 {y} $z$ #1"], "c": ["\\n", ""]})
+    made = [
+        tables.published("G", results(), SETTING),
+        comparisons.questions(results(), SETTING),
+        scores.by_unit("P", results(), SETTING),
+        export.Table(awkward, "A caption_of 10%", ("a note & more",), awkward),
+    ]
+    packages = export.PREAMBLE.removeprefix("% ")
+    body = "\n\\clearpage\n".join(export.to_latex(table) for table in made)
+    source = f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n{body}\\end{{document}}\n"
+    (tmp_path / "tables.tex").write_text(source, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "Float too large" not in done.stdout
+
+
 def test_html_is_well_formed_and_escaped() -> None:
     table = tables.published("P", results(), SETTING)
     text = export.to_html(replace(table, caption="a < b & c", notes=("<script>",)))
@@ -168,8 +245,70 @@ def test_further_scores_count_the_same_cases() -> None:
         (~malignant & ~called).sum(),
         (~malignant & called).sum(),
     ]
-    assert row["brier"] == pytest.approx(((test["probability"] - test["label"]) ** 2).mean())
+    assert row["brier"] == pytest.approx(brier_score_loss(test["label"], test["probability"]))
+    assert row["average_precision"] == pytest.approx(average_precision_score(test["label"], test["probability"]))
+    for name in ("brier", "average_precision"):
+        assert 0 <= row[f"{name}_low"] < row[name] < row[f"{name}_high"] <= 1
     assert frame["note"].iloc[0] == "weights not available"
+
+
+def in_two_folds(stage: str) -> pd.DataFrame:
+    """Two folds whose second has scores a tenth as high, as two networks may have."""
+    second = made(stage, 2).assign(fold=1, probability=lambda frame: frame["probability"] / 10)
+    second[["id", "image_id", "patient_id"]] = "x" + second[["id", "image_id", "patient_id"]]
+    return pd.concat([made(stage, 1).assign(fold=0), second], ignore_index=True)
+
+
+def test_each_fold_has_its_own_validation_threshold_and_ranks_its_own_cases() -> None:
+    cell = in_two_folds("G")
+    called, aucs, pairs = [], [], []
+    for _, fold in cell.groupby("fold"):
+        validation, test = (fold[fold["part"] == part] for part in ("validation", "test"))
+        false, true, cuts = roc_curve(validation["label"], validation["probability"])
+        called.append(test["probability"] >= cuts[::-1][np.argmax((true - false)[::-1])])  # of equals the lowest
+        aucs.append(roc_auc_score(test["label"], test["probability"]))
+        pairs.append(test["label"].sum() * (1 - test["label"]).sum())
+    setting, results = replace(SETTING, threshold=tables.YOUDEN), {("G", "vgg16", "patch"): cell}
+    test = cell[cell["part"] == "test"]
+    sensitivity = recall_score(test["label"], pd.concat(called))
+    row = tables.published("G", results, setting).frame.query("auc.notna()").iloc[0]
+    assert row["sensitivity"] == pytest.approx(sensitivity)
+    assert row["auc"] == pytest.approx(np.average(aucs, weights=pairs))
+    assert row["auc"] > roc_auc_score(test["label"], test["probability"]) + 0.1
+    chosen = scores.operating_points("G", results, SETTING).frame.query("cases.notna()").iloc[0]
+    assert chosen["youden_sensitivity"] == pytest.approx(sensitivity)
+    assert chosen["youden_accuracy"] == pytest.approx(accuracy_score(test["label"], pd.concat(called)))
+
+
+def test_a_threshold_for_a_specificity_keeps_it_on_validation() -> None:
+    cell = made("G", 1, 2.0).assign(part=lambda frame: frame["part"].where(frame["part"] == "test", "validation"))
+    row = scores.operating_points("G", {("G", "vgg16", "patch"): cell}, SETTING).frame.query("cases.notna()").iloc[0]
+    benign = cell.query("part == 'validation' and label == 0")["probability"]
+    assert (benign < row["fixed_threshold"]).mean() >= scores.FIXED_SPECIFICITY
+    test = cell.query("part == 'test'")
+    assert row["fixed_sensitivity"] == pytest.approx(
+        recall_score(test["label"], test["probability"] >= row["fixed_threshold"])
+    )
+    alone = {("G", "vgg16", "patch"): cell.query("part == 'test'")}
+    blank = scores.operating_points("G", alone, SETTING).frame.query("cases.notna()").iloc[0]
+    assert pd.isna(blank["youden_sensitivity"])
+    assert blank["note"] == "threshold chosen on validation: no validation cases"
+
+
+def test_every_unit_of_a_stage_is_counted() -> None:
+    frame = scores.by_unit("P", results(), SETTING).frame
+    row, test = frame.iloc[0], made("P", 0).query("part == 'test'")
+    counted = [row[f"{unit}_cases"] for unit in ("patch", "mass", "image", "breast", "patient")]
+    assert counted == [80, 40, 40, 20, 20]
+    masses = test.groupby("mass_id").agg({"label": "first", "probability": "mean"})
+    assert row["mass"] == pytest.approx(roc_auc_score(masses["label"], masses["probability"]))
+    people = test.groupby(["patient_id", "image_id"]).agg({"label": "first", "probability": "mean"})
+    breasts = people.groupby("patient_id").agg({"label": "first", "probability": "mean"})
+    assert row["patient"] == pytest.approx(roc_auc_score(breasts["label"], breasts["probability"]))
+    assert row["patient_low"] < row["patient"] < row["patient_high"]
+    table = scores.by_unit("G", results(), SETTING)
+    assert {"patch", "mass"}.isdisjoint(table.frame)
+    assert "Cases: image 40, breast 20, patient 20." in table.notes[1]
 
 
 def test_three_intervals_hold_the_same_auc() -> None:
@@ -183,14 +322,26 @@ def test_three_intervals_hold_the_same_auc() -> None:
     assert scores.intervals("G", results(), SETTING).frame["note"].iloc[0] == "weights not available"
 
 
-def test_spread_is_over_runs() -> None:
-    runs = {("P", "vgg16", "scratch", 0, seed): made("P", seed) for seed in range(3)}
+def test_spread_is_over_seeds_and_over_folds_apart() -> None:
+    """Two folds of two seeds each, and a third fold of one: the variance between seeds has (1 + 1 + 0) degrees."""
+    kept = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    runs = {("P", "vgg16", "scratch", fold, seed): made("P", 10 * fold + seed) for fold, seed in kept}
     row = scores.spread("P", runs, SETTING).frame.iloc[0]
-    tests = [made("P", seed).query("part == 'test'") for seed in range(3)]
+    tests = [made("P", 10 * fold + seed).query("part == 'test'") for fold, seed in kept]
     aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
-    assert [row["runs"], row["folds"], row["seeds"]] == [3, 1, 3]
-    assert row["sd"] == pytest.approx(np.std(aucs, ddof=1))
+    assert [row["runs"], row["folds"], row["seeds"]] == [5, 3, 2]
+    halves = [(aucs[0] - aucs[1]) ** 2 / 2, (aucs[2] - aucs[3]) ** 2 / 2]
+    assert row["sd_seeds"] == pytest.approx(np.sqrt(sum(halves) / 2))
+    means = [(aucs[0] + aucs[1]) / 2, (aucs[2] + aucs[3]) / 2, aucs[4]]
+    assert row["sd_folds"] == pytest.approx(np.std(means, ddof=1))
     assert (row["least"], row["most"]) == pytest.approx((min(aucs), max(aucs)))
+
+
+def test_one_run_has_no_spread() -> None:
+    row = scores.spread("P", {("P", "vgg16", "scratch", 0, 0): made("P", 0)}, SETTING).frame.iloc[0]
+    assert pd.isna(row["sd_seeds"])
+    assert pd.isna(row["sd_folds"])
+    assert row["least"] == row["most"] == row["mean"]
 
 
 def test_questions_are_paired_and_corrected_within_their_family() -> None:
@@ -207,6 +358,12 @@ def test_questions_are_paired_and_corrected_within_their_family() -> None:
     gap = roc_auc_score(first["label"], first["probability"]) - roc_auc_score(second["label"], second["probability"])
     assert one["difference"] == pytest.approx(gap)
     assert one["low"] < gap < one["high"]
+    assert set(scratch["family"]) == {comparisons.OURS}
+    cbam = frame[(frame["question"] == comparisons.CBAM) & (frame["family"] == comparisons.PAPERS)]
+    assert cbam["stage"].value_counts().to_dict() == {"G": 6, "P": 3}  # ImageNet's three were not run
+    made_up = cbam[cbam["p"].notna()]
+    assert made_up["p_holm"].tolist() == pytest.approx(statistics.holm(made_up["p"].astype(float)).tolist())
+    assert len(made_up) == 6
     unrun = frame[frame["question"] == comparisons.OVER_IMAGENET]
     assert unrun["p_holm"].isna().all()
     assert unrun["note"].iloc[0] == "VGG16 (ImageNet): weights not available"
@@ -215,12 +372,35 @@ def test_questions_are_paired_and_corrected_within_their_family() -> None:
 def test_protocols_resample_shared_patients_together() -> None:
     cells = {("G", "vgg16", "patch"): made("G", 1)}
     same = comparisons.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
+    assert (same["first"], same["second"]) == ("as_written", "official")
     assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
     assert (same["patients"], same["shared_patients"]) == (20, 20)
     other = {("G", "vgg16", "patch"): made("G", 1).assign(patient_id=lambda frame: "Q" + frame["patient_id"])}
     apart = comparisons.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
     assert apart["low"] < 0 < apart["high"]
     assert (apart["patients"], apart["shared_patients"]) == (40, 0)
+
+
+def test_every_two_protocols_are_compared_in_auc_points() -> None:
+    key, official, written = ("G", "vgg16", "patch"), made("G", 1), made("G", 2, 3.0)
+    results = {"official": {key: official}, "as_written": {key: written}, "grouped_cv": {key: in_two_folds("G")}}
+    table = comparisons.protocols(
+        results | {"official": {key: official, ("P", "vgg16", "scratch"): made("P", 1)}}, SETTING
+    )
+    assert list(zip(table.frame["stage"], table.frame["first"], table.frame["second"], strict=True)) == [
+        ("P", "as_written", "official"),
+        ("P", "grouped_cv", "official"),
+        ("G", "as_written", "official"),
+        ("G", "as_written", "grouped_cv"),
+        ("G", "grouped_cv", "official"),
+    ]
+    assert table.frame["note"].tolist() == ["as_written: not run", "grouped_cv: not run", "", "", ""]
+    row, tests = table.frame.iloc[2], [frame.query("part == 'test'") for frame in (written, official)]
+    aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
+    assert row["difference"] == pytest.approx(aucs[0] - aucs[1])
+    assert table.shown.loc[2, "difference, AUC points"].startswith(f"{100 * (aucs[0] - aucs[1]):+.1f} [")
+    folds = in_two_folds("G").query("part == 'test'")
+    assert table.frame.loc[4, "auc_first"] == pytest.approx(metrics.auc(folds.label, folds.probability, folds.fold))
 
 
 def test_cited_systems_are_marked_as_not_comparable() -> None:

@@ -4,14 +4,12 @@ import re
 from html import unescape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from mammo_lib import stages
 from mammo_lib.evaluation import captions
 from mammo_lib.stages import facts, page
-from mammo_lib.stages.trainings import PREDICTION_COLUMNS, RECORDS
 
 SECTIONS = [
     "In short",
@@ -27,30 +25,6 @@ SECTIONS = [
     "Runs",
     "How to cite",
 ]
-NETWORKS = ("resnet50", "resnet50_cbam")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> stages.Experiment:
-    """Tiny phantoms, prepared and split; predictions of two networks made up, the others not run, nothing explained."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAMMO_CBAM_HOME", str(home))
-        experiment = stages.Experiment.of("tiny", "official", 0)
-        stages.prepare(experiment)
-        stages.split(experiment)
-        rng, outcomes = np.random.default_rng(0), []
-        for cell in stages.cells(experiment):
-            done = cell.network in NETWORKS and cell.initial != "imagenet"
-            outcomes.append((cell.name, "done" if done else "not available", "made up"))
-            if done:
-                cases = stages.parts(experiment, cell.stage).query("part != 'train'")
-                cases = cases.assign(probability=rng.random(len(cases))).reindex(columns=PREDICTION_COLUMNS)
-                folder = experiment.results / "cells" / cell.name
-                folder.mkdir(parents=True)
-                cases.to_csv(folder / RECORDS[-1], index=False)
-        pd.DataFrame(outcomes, columns=["cell", "state", "message"]).to_csv(experiment.results / "outcomes.csv")
-        yield experiment
 
 
 @pytest.fixture(scope="module")

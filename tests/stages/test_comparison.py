@@ -1,0 +1,131 @@
+"""From stored predictions to tables: which runs are read, which are refused, and what other data sets lack."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mammo_lib import config, stages
+from mammo_lib.stages import page
+from mammo_lib.training.experiments import Cell
+
+
+def test_the_spread_takes_every_seed_and_the_tables_their_own(every_protocol: dict[str, stages.Experiment]) -> None:
+    made = stages.evaluate(every_protocol["official"])
+    spread = made["spread_G"].frame.query("network == 'ResNet50' and initial == 'Patch data'").iloc[0]
+    assert (spread["seeds"], spread["runs"]) == (2, 2)
+    folder = every_protocol["official"].results / "cells" / "G" / "resnet50" / "patch"
+    tests = [pd.read_csv(folder / f"fold0-seed{seed}" / "predictions.csv").query("part == 'test'") for seed in (0, 1)]
+    aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
+    assert (spread["least"], spread["most"]) == pytest.approx((min(aucs), max(aucs)))
+    table = made["table2"].frame.query("network == 'ResNet50' and initial == 'Patch data'").iloc[0]
+    assert table["auc"] == pytest.approx(aucs[0])
+
+
+def test_protocols_are_compared_drawn_and_shown(every_protocol: dict[str, stages.Experiment]) -> None:
+    """The optimism of one cell, counted here from the files of two protocols; its figure; its place on the page."""
+    official = every_protocol["official"]
+    made = stages.evaluate(official)["protocols"].frame
+    assert len(made) == 3 * 2 * 3  # three pairs of protocols, two networks, P and G from patch weights and at random
+    row = made.query("network == 'ResNet50+CBAM' and initial == 'Patch data' and first == 'as_written'").iloc[0]
+    aucs = []
+    for name in ("as_written", "official"):
+        folder = every_protocol[name].results / "cells" / "G" / "resnet50_cbam" / "patch" / "fold0-seed0"
+        test = pd.read_csv(folder / "predictions.csv").query("part == 'test'")
+        aucs.append(roc_auc_score(test["label"], test["probability"]))
+    assert row["second"] == "official"
+    assert row["difference"] == pytest.approx(aucs[0] - aucs[1])
+    drawn = stages.draw_evaluation(official)
+    assert official.figures / "protocols.png" in drawn
+    shown = page.report(official).read_text(encoding="utf-8").partition('<h2 id="split-protocols">')[2]
+    shown = shown.partition("<h2")[0]
+    assert "AUC points" in shown
+    assert "<img" in shown
+    assert "Only one protocol" not in shown
+
+
+def test_folds_stay_apart_and_have_their_own_thresholds(every_protocol: dict[str, stages.Experiment]) -> None:
+    crossed = every_protocol["grouped_cv"]
+    frame = stages.predictions(crossed)["G", "resnet50", "patch"]
+    assert sorted(frame["fold"].unique()) == [0, 1, 2, 3, 4]
+    assert not frame.query("part == 'test'")["id"].duplicated().any()
+    made = stages.evaluate(crossed)
+    points = made["operating_points_G"].frame.query("network == 'ResNet50' and initial == 'Patch data'").iloc[0]
+    assert 0 <= points["youden_sensitivity"] <= 1
+    assert points["cases"] == frame.query("part == 'test'").shape[0]
+    prevalence = made["table2"].frame.query("network == 'Prevalence'").iloc[0]
+    assert prevalence["auc"] == 0.5  # one score a fold: no fold is ranked against another
+
+
+def test_a_cell_of_another_protocol_is_refused_with_its_rows(every_protocol: dict[str, stages.Experiment]) -> None:
+    official, name = every_protocol["official"], Cell("official", "G", "resnet50", "patch").name
+    kept = official.results / "cells" / name / "predictions.csv"
+    foreign = every_protocol["as_written"].results / "cells" / name / "predictions.csv"
+    before = kept.read_text(encoding="utf-8")
+    shutil.copyfile(foreign, kept)
+    try:
+        with pytest.raises(ValueError, match=r"predictions\.csv: .*(P_\d+_\w+).*predict the cell again"):
+            stages.evaluate(official)
+    finally:
+        kept.write_text(before, encoding="utf-8")
+
+
+@pytest.fixture
+def mias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> stages.Experiment:
+    """Results as mini-MIAS leaves them: no assessment, no margins, no official split, one view a breast."""
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    profile = replace(config.get_profile("mias"), evaluation=config.Evaluation(resamples=200))
+    experiment, rng = stages.Experiment(profile, "grouped_cv", 0), np.random.default_rng(0)
+    images = pd.DataFrame({"image_id": [f"mdb{number:03d}" for number in range(1, 41)]})
+    images["patient_id"] = [f"mias{number // 2:03d}" for number in range(2, 42)]
+    images = images.assign(side=["LEFT", "RIGHT"] * 20, label=np.repeat(rng.permutation(np.tile([0, 1], 10)), 2))
+    folds = [_fold_of(images, fold, rng) for fold in range(5)]
+    whole = pd.concat(folds).assign(mass_id=lambda frame: frame["image_id"] + "_1")
+    experiment.results.mkdir(parents=True)
+    blank = dict.fromkeys(("assessment", "margins"), "")
+    whole.assign(shape="CIRC", **blank).to_csv(experiment.results / "masses.csv", index=False)
+    predicted = whole[whole["part"] != "train"]
+    cases = {"G": predicted.assign(id=predicted["image_id"]).drop(columns="mass_id")}
+    cases["P"] = pd.concat([predicted.assign(id=predicted["mass_id"] + f"#{number}") for number in range(2)])
+    for stage, frame in cases.items():
+        frame.to_csv(experiment.results / f"expected_{stage}.csv", index=False)
+    for cell in stages.cells(experiment):
+        if cell.network == "resnet50" and cell.initial != "imagenet":
+            frame = cases[cell.stage].query(f"fold == {cell.fold}").drop(columns="fold")
+            path = experiment.results / "cells" / cell.name / "predictions.csv"
+            path.parent.mkdir(parents=True)
+            frame = frame.assign(mass_id=frame.get("mass_id", ""), probability=rng.random(len(frame)))
+            frame.to_csv(path, index=False)
+    columns = ["cell", "state", "message"]
+    pd.DataFrame(columns=columns).to_csv(experiment.results / "outcomes.csv", index=False)
+    return experiment
+
+
+def _fold_of(images: pd.DataFrame, fold: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Four patients are tested, two of each class; six of the others are validation."""
+    patients = images.drop_duplicates("patient_id").sort_values("label", kind="stable")["patient_id"].to_numpy()
+    test = np.r_[patients[:10].reshape(5, 2)[fold], patients[10:].reshape(5, 2)[fold]]
+    validation = rng.permutation(np.setdiff1d(patients, test))[:8]
+    part = pd.Series("train", index=images.index)
+    part = part.mask(images["patient_id"].isin(validation), "validation").mask(images["patient_id"].isin(test), "test")
+    return images.assign(fold=fold, part=part)
+
+
+def test_a_data_set_without_assessments_descriptors_and_official_split(mias: stages.Experiment) -> None:
+    made = stages.evaluate(mias)
+    table = made["table1"].frame
+    assert table.query("block == 'baseline'")["network"].tolist() == ["Prevalence"]
+    row = table.query("network == 'ResNet50'").iloc[0]
+    assert (row["cases"], row["patients"]) == (80, 20)
+    assert 0 <= row["auc_low"] <= row["auc"] <= row["auc_high"] <= 1
+    units = made["units_G"].frame.query("network == 'ResNet50' and initial == 'Patch data'").iloc[0]
+    assert [units[f"{unit}_cases"] for unit in ("image", "breast", "patient")] == [40, 40, 20]
+    assert units["note"] == ""
+    assert stages.draw_evaluation(mias)
+    text = page.report(mias).read_text(encoding="utf-8")
+    assert "mini-MIAS" in text
+    assert "BI-RADS assessment alone" not in text
