@@ -16,6 +16,8 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
 }
 NETWORKS = tuple(NETWORK_LABELS)
 PROPOSED = "resnet50_cbam"
+PROBE = "probe"  # beyond the paper (ours): no network of the matrix, but a row of the same tables; see Probe below
+ROW_LABELS = NETWORK_LABELS | {PROBE: "Linear probe of VGG16 (ours)"}
 
 INITIAL_LABELS = {"scratch": "random", "imagenet": "ImageNet", "patch": "Patch data"}  # "scratch" is our control
 PROTOCOLS = {

@@ -114,7 +114,7 @@ def _row(comparison: Comparison, results: Results, setting: Setting) -> dict[str
 
 def name_of(key: Key) -> str:
     """`ResNet50+CBAM (Patch data)`."""
-    return f"{config.NETWORK_LABELS[key[1]]} ({config.INITIAL_LABELS[key[2]]})"
+    return f"{config.ROW_LABELS[key[1]]} ({config.INITIAL_LABELS[key[2]]})"
 
 
 def _test(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
@@ -210,7 +210,7 @@ def _protocol_row(
     key: Key, pair: tuple[str, str], results: Mapping[str, Results], setting: Setting
 ) -> dict[str, object]:
     stage, network, initial = key
-    labels = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+    labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
     row: dict[str, Any] = {"stage": stage, "first": pair[0], "second": pair[1], "note": ""} | labels
     absent = [name for name in pair if key not in results[name]]
     if absent:

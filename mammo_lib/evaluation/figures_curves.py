@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from mammo_lib.config import CLASSES, INITIAL_LABELS, NETWORK_LABELS
+from mammo_lib.config import CLASSES, INITIAL_LABELS, ROW_LABELS
 from mammo_lib.evaluation.figures import (
     BLACK,
     BLUE,
@@ -109,7 +109,7 @@ def confusion_matrices(curves: Sequence[Curve], threshold: float, data: str) -> 
     for axes, curve in zip(grid.flat, curves, strict=False):
         counts = confusion_matrix(curve.label, curve.probability >= threshold, labels=[0, 1])
         _draw_counts(axes, counts)
-        axes.set_title(NETWORK_LABELS.get(curve.network, curve.network), fontsize=6.5)
+        axes.set_title(ROW_LABELS.get(curve.network, curve.network), fontsize=6.5)
     for axes in grid[:, 0]:
         axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
         axes.set_ylabel("truth")
@@ -150,7 +150,7 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
                 label = INITIAL_LABELS.get(initial, initial)
                 axes.plot(history["epoch"], history[f"validation_{measure}"], color=colour, linestyle=dash, label=label)
                 axes.plot(best["epoch"], best[f"validation_{measure}"], "o", color=colour, markersize=3)
-        column[0].set_title(NETWORK_LABELS.get(network, network), fontsize=6.5)
+        column[0].set_title(ROW_LABELS.get(network, network), fontsize=6.5)
         column[1].set_xlabel("epoch")
         column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if grid[0, 0].get_ylim()[1] > LOSS_LIMIT:
@@ -241,7 +241,7 @@ def _backbone_panels(
     ratios = [4, 1] if histogram else [1]
     grid = figure.subplots(len(ratios), len(backbones), squeeze=False, height_ratios=ratios, sharey="row")
     for axes, backbone in zip(grid[0], backbones, strict=True):
-        axes.set_title(NETWORK_LABELS.get(backbone, backbone))
+        axes.set_title(ROW_LABELS.get(backbone, backbone))
     return figure, list(zip(grid[0], backbones.values(), strict=True))
 
 

@@ -135,7 +135,7 @@ def _lines(
     rows = []
     for network, initial in lines(stage, setting):
         key, notes = (stage, network, initial), list[str]()
-        row: dict[str, object] = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+        row: dict[str, object] = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         if key in results:
             cell = metrics.aggregate(results[key], setting.unit_of(stage)) if aggregated else results[key]
             row |= measured(cell, setting, notes)
@@ -203,7 +203,7 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
     delong_high, note`. DeLong's takes cases for independent: where it is much narrower, patients matter.
     """
     rows = [
-        {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+        {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         | _intervals_of((stage, network, initial), results, setting)
         for network, initial in lines(stage, setting)
     ]
@@ -255,7 +255,7 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
     rows = []
     for network, initial in lines(stage, setting):
         chosen = {key: frame for key, frame in runs.items() if key[:3] == (stage, network, initial)}
-        labels = {"network": config.NETWORK_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+        labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         absent = setting.reasons.get((stage, network, initial), MISSING)
         rows.append(labels | _spread_of(chosen, setting.unit_of(stage), absent))
     numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")

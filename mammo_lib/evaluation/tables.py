@@ -38,6 +38,7 @@ class Setting:
     threshold: float | str | None = None
     seed: int = 0
     reasons: Mapping[Key, str] = field(default_factory=dict)  # why a cell has no predictions
+    probe: bool = False  # whether there are predictions of config.PROBE: a row of its own, after the networks
 
     def unit_of(self, stage: str) -> str:
         return self.unit or DEFAULT_UNITS[stage]
@@ -84,8 +85,11 @@ def published(
 
 
 def lines(stage: str, setting: Setting) -> list[tuple[str, str]]:
-    """(network, initial) of every line of the stage's table, in the paper's order; our scratch control last."""
-    return [(network, initial) for network in setting.profile.networks for initial in setting.profile.initial(stage)]
+    """(network, initial) of every line of the stage's table: the paper's order, then our controls and our probe."""
+    networks = [
+        (network, initial) for network in setting.profile.networks for initial in setting.profile.initial(stage)
+    ]
+    return networks + ([(config.PROBE, "imagenet")] if setting.probe else [])
 
 
 def _cell_row(
@@ -95,7 +99,7 @@ def _cell_row(
     unit = setting.unit_of(stage)
     labels = {
         "block": "network",
-        "network": config.NETWORK_LABELS[network],
+        "network": config.ROW_LABELS[network],
         "initial": config.INITIAL_LABELS[initial],
         "unit": unit,
     }

@@ -4,15 +4,16 @@ Reads results/<profile>/<protocol>/ alone: no image, no network, no torch.
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, PROTOCOLS
+from mammo_lib.config import INITIAL_LABELS, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
-from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.experiment import Experiment, probe_file
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
 
 if TYPE_CHECKING:
@@ -43,17 +44,23 @@ def _runs(experiment: Experiment) -> "Runs":
 
     wanted = {stage: expected(experiment, stage) for stage in MAIN_INITIAL}
     runs = {}
-    for cell in cells(experiment):
-        path = experiment.results / "cells" / cell.name / PREDICTIONS
-        if path.exists():
-            cases = wanted[cell.stage]
-            cases = cases[cases["fold"] == cell.fold]
-            kept = cases[[name for name in ("fold", "side") if name in cases]].reset_index(drop=True)
-            frame = read(path, cases.drop(columns="fold")).join(kept)  # in the order of `cases`
-            runs[cell.stage, cell.network, cell.initial, cell.fold, cell.seed] = frame
+    for key, path in _predicted(experiment).items():
+        cases = wanted[key[0]]
+        cases = cases[cases["fold"] == key[3]]
+        kept = cases[[name for name in ("fold", "side") if name in cases]].reset_index(drop=True)
+        runs[key] = read(path, cases.drop(columns="fold")).join(kept)  # in the order of `cases`
     if not runs:
         raise FileNotFoundError(f"{experiment.results / 'cells'}: no cell is finished: train some first")
     return runs
+
+
+def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], Path]:
+    """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of the probe."""
+    matrix, folder = cells(experiment), experiment.results / "cells"
+    files = {(c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS for c in matrix}
+    for stage, fold in product(MAIN_INITIAL, {cell.fold for cell in matrix}):  # the same for every training seed
+        files[stage, PROBE, "imagenet", fold, 0] = probe_file(experiment, stage, fold)
+    return {key: path for key, path in files.items() if path.exists()}
 
 
 def _every_seed(experiment: Experiment) -> "Runs":
@@ -101,8 +108,8 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
 
 
 def _any_run(experiment: Experiment) -> bool:
-    """Whether results/ has a cell of this protocol and seed."""
-    return any((experiment.results / "cells" / cell.name / PREDICTIONS).exists() for cell in cells(experiment))
+    """Whether results/ has predictions of this protocol and seed."""
+    return bool(_predicted(experiment))
 
 
 def _setting(experiment: Experiment) -> "Setting":
@@ -119,7 +126,8 @@ def _setting(experiment: Experiment) -> "Setting":
             reasons[key] = "weights not available"
         elif row["state"].item() in ("failed", "not run"):
             reasons[key] = f"{row['state'].item()}: {row['message'].item()}"
-    return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons)
+    probed = probe_file(experiment, "P").exists()
+    return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, probe=probed)
 
 
 def _baselines(experiment: Experiment) -> dict[str, pd.DataFrame]:

@@ -54,6 +54,11 @@ class Experiment:
         return self.places.figures / self.protocol
 
 
+def probe_file(experiment: Experiment, stage: str, fold: int = 0) -> Path:
+    """Where the predictions of the linear probe in one fold of stage "P" or "G" are."""
+    return experiment.results / "probe" / stage / f"fold{fold}.csv"
+
+
 def check(experiment: Experiment) -> None:
     """Refuse at the door what would fail later: folders that cannot be written, an archive that is not there."""
     places, profile = experiment.places, experiment.profile

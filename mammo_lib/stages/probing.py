@@ -17,7 +17,7 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, Probe
 from mammo_lib.stages.archive import load, parts
-from mammo_lib.stages.experiment import Experiment, write_table
+from mammo_lib.stages.experiment import Experiment, probe_file, write_table
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ READINGS = {"whole image": [0], "cells like a mass": [1], "both": [0, 1]}  # col
 def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path]:
     """Fit the probe on the training part of every fold, apply it to the rest; returns the files with its predictions.
 
-    They are results/<profile>/<protocol>/probe/P.csv and G.csv, where `evaluate` finds them.
+    They are in results/<profile>/<protocol>/probe, where `evaluate` finds them.
     weights.WeightsNotAvailable when there are no ImageNet weights of VGG16.
     """
     described = _Described.of(experiment, describe(experiment, executor))
@@ -39,14 +39,15 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
     samples = _samples(described, whole.loc[whole["part"] == "train", "row"].unique())
     first = patches[patches["fold"] == patches["fold"].min()].sort_values("row")  # every patch once
     read, written = _read_patches(described, first), []
-    predicted: dict[str, list[pd.DataFrame]] = {"P": [], "G": []}
     for fold in sorted(whole["fold"].unique()):
         images, rows = whole[whole["fold"] == fold], patches[patches["fold"] == fold]
-        predicted["G"].append(_unfitted(images, _probe_images(described, samples, images)))
-        predicted["P"].append(_unfitted(rows, _probe_patches(read[rows["row"]], rows, described.settings)))
-    for stage, frames in predicted.items():
-        written.append(experiment.results / "probe" / f"{stage}.csv")
-        write_table(pd.concat(frames, ignore_index=True), written[-1])
+        scores = {
+            "P": rows.assign(probability=_probe_patches(read[rows["row"]], rows, described.settings)),
+            "G": images.assign(probability=_probe_images(described, samples, images)),
+        }
+        for stage, table in scores.items():
+            written.append(probe_file(experiment, stage, fold))
+            write_table(table[table["part"] != "train"].reindex(columns=PREDICTION_COLUMNS), written[-1])
     return written
 
 
@@ -123,12 +124,6 @@ def _transfer_patches(learnt: "_Described", known: pd.DataFrame, met: "_Describe
     read = np.concatenate([_read_patches(learnt, known), _read_patches(met, cases)])
     both = pd.concat([known, cases], ignore_index=True)
     return _probe_patches(read, both, learnt.settings)[len(known) :]
-
-
-def _unfitted(table: pd.DataFrame, probability: np.ndarray) -> pd.DataFrame:
-    """Predictions of the cases that nothing was fitted on."""
-    kept = table.assign(probability=probability).reindex(columns=[*PREDICTION_COLUMNS, "fold"])
-    return kept[kept["part"] != "train"]
 
 
 # ----------------------------------------------------------------------------- descriptions

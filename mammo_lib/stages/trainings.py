@@ -224,9 +224,11 @@ def _remember(table: pd.DataFrame, path: Path) -> None:
 def outcomes(experiment: Experiment) -> pd.DataFrame:
     """State and message of every cell that was tried: columns cell, state, message."""
     path = experiment.results / OUTCOMES
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: nothing was trained yet: run 02_patch_pretraining first")
-    return pd.read_csv(path, keep_default_na=False)
+    return (
+        pd.read_csv(path, keep_default_na=False)
+        if path.exists()
+        else pd.DataFrame(columns=["cell", "state", "message"])
+    )
 
 
 def status(experiment: Experiment) -> pd.DataFrame:

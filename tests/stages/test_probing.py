@@ -33,9 +33,10 @@ def run(tmp_path, trained_home, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["P", "G"])
 def test_predictions_are_complete_and_right_where_the_descriptions_tell(run, stage):
-    assert run.results / "probe" / f"{stage}.csv" in stages.probe(run)
+    path = run.results / "probe" / stage / "fold0.csv"
+    assert path in stages.probe(run)
     wanted = stages.parts(run, stage).query("part != 'train'")
-    found = predictions.read(run.results / "probe" / f"{stage}.csv", wanted[["id", "label", "part", "patient_id"]])
+    found = predictions.read(path, wanted[["id", "label", "part", "patient_id"]])
     assert ((found["probability"] > 0.5) == (found["label"] == 1)).all()
 
 
