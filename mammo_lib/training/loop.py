@@ -7,6 +7,7 @@ equals one that was not, bit for bit on the CPU (with the same number of threads
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from mammo_lib.training import augment, checkpoint, schedule, step
 from mammo_lib.training.folder import BEST, HISTORY, LAST, claim
 from mammo_lib.training.schedule import Epoch, History
 
+ONE_AT_A_TIME = threading.Lock()  # a process has one generator to draw dropout from: threads that train take turns
 EVALUATION_BATCHES = 4  # ours: validation batch / training batch; without gradients it needs no more memory
 
 
@@ -79,12 +81,13 @@ def train(
 
     A batch of one sample has no batch statistics, so a last batch of one joins the batch before it. ValueError for
     arrays that do not fit together; TrainingDiverged, with the ids of the batch, for a loss that is NaN or infinite;
-    folder.FolderBusy when another process trains here. After an interrupt the same call goes on.
+    folder.FolderBusy when another process trains here. After an interrupt the same call, with the network as it was
+    built, goes on.
     """
     device = torch.device(device)
     parts = {part: np.asarray(parts.get(part, ()), dtype=np.int64) for part in ("train", "validation")}
     _check(images, np.asarray(labels), ids, parts)
-    with claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with ONE_AT_A_TIME, claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         run = _Run(
             network=network,

@@ -86,7 +86,9 @@ def capture(step: Step, network: nn.Module, optimiser: Optimizer, images: Tensor
 
     Its result lies in a fixed place and holds until the next call. A graph needs some eager steps first, on a side
     stream, in which libraries and optimiser allocate what they need. They change weights, batch statistics and moments;
-    these are put back in place, since the graph knows their addresses.
+    these are put back in place, since the graph knows their addresses. It is captured on the same side stream: what
+    autograd remembers of the eager steps then belongs to the stream of the capture. Dropout follows `torch.manual_seed`
+    as it does in an eager step, since a replay starts from seed and offset of the device's generator.
     """
     device, count = images.device, len(images)
     fixed = (
@@ -103,7 +105,7 @@ def capture(step: Step, network: nn.Module, optimiser: Optimizer, images: Tensor
             step(*fixed)
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         result = step(*fixed)
     network.load_state_dict(weights)
     for key, state in optimiser.state.items():

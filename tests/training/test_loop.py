@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +185,15 @@ def test_a_training_leaves_the_callers_random_numbers_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_two_trainings_in_threads_of_one_process_are_those_of_two_processes(tmp_path, undisturbed):
+    """They share torch's generator, as the cells on a cluster's worker with several threads would."""
+    networks = {place: tiny.network() for place in ("one", "other")}  # drawn from the same generator too
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda place: tiny.train(tmp_path / place, network=networks[place]), networks))
+    for place in networks:
+        tiny.assert_same_training(tmp_path / place, undisturbed[0])
+
+
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path):
     """SIGKILL at random moments, before each kind of rename, and inside the writes of checkpoints."""
     done = subprocess.run(
@@ -341,3 +351,26 @@ def test_streamed_images_give_what_resident_ones_give(monkeypatch):
     resident = step.make_fetch(images, torch.device("cuda"))(np.array([3, 1]))
     monkeypatch.setattr(step, "RESIDENT_SHARE", 0.0)
     assert torch.equal(step.make_fetch(images, torch.device("cuda"))(np.array([3, 1])), resident)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_replayed_step_drops_out_what_its_seed_says():
+    """At a learning rate of 0 the loss of a batch depends on the dropped features alone."""
+    images, labels, _, _ = tiny.data()
+    network = tiny.network().to("cuda", memory_format=torch.channels_last).train()
+    optimiser = step.make_optimiser(network, replace(tiny.SETTINGS, learning_rate=0.0))
+    eager = step.make_step(network, optimiser, "fp32")
+    batch = (
+        torch.from_numpy(images[:8]).cuda(),
+        torch.eye(2, 3).repeat(8, 1, 1).cuda(),
+        torch.from_numpy(labels[:8]).cuda(),
+    )
+    captured = step.capture(eager, network, optimiser, batch[0])
+
+    def loss(train_step, seed):
+        torch.manual_seed(seed)
+        return float(train_step(*batch)[0])
+
+    for seed in (1, 2**64 - 1, 3):
+        assert loss(captured, seed) == loss(captured, seed) == pytest.approx(loss(eager, seed), rel=1e-4)
+    assert len({loss(captured, seed) for seed in range(5)}) == 5
