@@ -19,9 +19,10 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Thread
 from time import perf_counter
 from typing import Any
 
@@ -240,10 +241,19 @@ class Processes(ThreadPoolExecutor):
 
 
 def _settle_in(device: str | None, cores: int) -> None:
-    """In a new process, before it imports torch: which device it sees, and how many cores it may keep busy."""
+    """In a new process, before it imports torch: which device it sees, how many cores it may use, when it ends."""
+    Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(cores)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed has nobody to hand a cell to, and its next run finds the folder free."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # ----------------------------------------------------------------------------- how far

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from mammo_lib.training.experiments import Cell, Outcome
+from mammo_lib.training.folder import claim
 
 
 def note(folder, cell: Cell) -> Outcome:
@@ -49,3 +50,9 @@ def train_resnet_slowly(folder, cell: Cell) -> Outcome:
         file.write(f"{os.getpid()} {finished}\n")
     tiny_training.train(place, seed=cell.seed, progress=lambda line: time.sleep(0.1))
     return Outcome(cell, "done")
+
+
+def hold(folder) -> None:
+    """Hold a cell's folder for five minutes."""
+    with claim(Path(folder)):
+        time.sleep(300)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,7 +20,7 @@ import tiny_training as tiny
 from mammo_lib import config
 from mammo_lib.training import experiments
 from mammo_lib.training.experiments import Cell, Outcome, Processes, matrix, run
-from mammo_lib.training.folder import claim
+from mammo_lib.training.folder import claim, is_claimed
 
 PAPER = config.PROFILES["paper"]
 P_CELL = Cell("official", "P", "resnet50", "scratch")
@@ -185,6 +187,29 @@ def test_own_processes_lose_one_cell_and_try_it_again(tmp_path):
         outcomes = run([FIRST], partial(jobs.deadly, tmp_path), executor, progress=quiet)
     assert states(outcomes) == ["failed"]
     assert "worker was lost" in outcomes[0].message
+
+
+def test_own_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
+    script = (
+        "import sys; from functools import partial; import jobs; from mammo_lib.training import experiments\n"
+        "if __name__ == '__main__':\n"
+        "    with experiments.Processes(1) as executor:\n"
+        "        executor.submit(partial(jobs.hold, sys.argv[1])).result()\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "cell")])
+    try:
+        while not is_claimed(tmp_path / "cell"):
+            assert parent.poll() is None
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    for _ in range(600):  # a minute, on a machine that is busy
+        if not is_claimed(tmp_path / "cell"):
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker lives on and holds its cell's folder")
 
 
 def test_own_processes_share_out_the_devices(monkeypatch):
