@@ -6,8 +6,14 @@ Knows the arguments and the exit status only; `stages` does the work and is impo
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mammo_lib.config import PROFILES, PROTOCOLS
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from mammo_lib.stages import Experiment
 
 STEPS = {  # name -> what it does
     "check": "refuse now what would fail later: unknown names, unwritable folders, a missing archive",
@@ -30,6 +36,7 @@ STEPS = {  # name -> what it does
     "remember": "note that a whole run has ended",
     "forget": "delete what this profile and protocol have made",
 }
+WITH_WORKERS = ("download", "prepare", "train", "probe", "tune", "explain")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "download":
             step.add_argument("--yes", action="store_true", help="begin; without it, size and time are shown only")
             step.add_argument("--stream", action="store_true", help="prepare each patient, then delete it: under 3 GB")
-        if name in ("train", "tune", "probe", "prepare", "download"):
+        if name in WITH_WORKERS:
             step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
         if name == "probe":
@@ -75,24 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
             parameters["allow_partial"] = True
         notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
         return 0
-    if arguments.step in ("train", "tune", "probe", "prepare", "download"):
-        with stages.executor(arguments.workers, arguments.dask) as executor:
-            if arguments.step == "download":
-                print(stages.download(experiment, executor, arguments.stream, arguments.yes))
-                return 0
-            if arguments.step == "prepare":
-                print(stages.prepare(experiment, executor))
-                return 0
-            if arguments.step == "tune":
-                print(_text(stages.tune(experiment, executor)))
-                return 0
-            if arguments.step == "probe":
-                chosen = stages.choose_reading if arguments.choose else stages.probe
-                print(_text(chosen(experiment, executor)))
-                return 0
-            outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
-        print(outcomes.to_string(index=False))
-        return int(outcomes.state.isin(["failed", "not run"]).any())
+    if arguments.step in WITH_WORKERS:
+        small_jobs = arguments.step in ("download", "prepare")
+        with stages.executor(arguments.workers, arguments.dask, small_jobs) as executor:
+            return _run_on(executor, arguments, experiment)
     if arguments.step == "is-current":
         return int(not stages.is_current(experiment))
     simple: dict[str, Callable[[stages.Experiment], object]] = {
@@ -102,7 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
         "controls": stages.controls,
         "status": stages.status,
         "evaluate": stages.evaluate,
-        "explain": stages.explain,
         "figures": stages.draw_everything,
         "audit": stages.audit,
         "report": stages.report,
@@ -112,6 +104,27 @@ def run(arguments: argparse.Namespace) -> int:
     result = simple[arguments.step](experiment)
     if result is not None:
         print(_text(result))
+    return 0
+
+
+def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experiment: "Experiment") -> int:
+    from mammo_lib import stages
+
+    if arguments.step == "train":
+        outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
+        print(_text(outcomes))
+        return int(outcomes.state.isin(["failed", "not run"]).any())
+    if arguments.step == "download":
+        print(stages.download(experiment, executor, arguments.stream, arguments.yes))
+        return 0
+    choose = arguments.step == "probe" and arguments.choose
+    others: dict[str, Callable[[stages.Experiment, Executor | None], object]] = {
+        "prepare": stages.prepare,
+        "probe": stages.choose_reading if choose else stages.probe,
+        "tune": stages.tune,
+        "explain": stages.explain,
+    }
+    print(_text(others[arguments.step](experiment, executor)))
     return 0
 
 
@@ -134,6 +147,14 @@ def main() -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if arguments.traceback:
+            raise
+        print(f"error: step {arguments.step} needs {error.name}, which is not installed here", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130  # as a shell has it for a process that an interrupt ended
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -107,22 +108,36 @@ def forget(experiment: Experiment) -> None:
 
 
 @contextmanager
-def executor(workers: int, dask_address: str | None = None) -> Iterator[Executor | None]:
-    """Where cells and images are worked on: this process (None), a pool of processes, or a Dask cluster's workers."""
+def executor(workers: int, dask_address: str | None = None, small_jobs: bool = False) -> Iterator[Executor | None]:
+    """Where cells and images are worked on: this process (None), `workers` processes, or a Dask cluster's workers.
+
+    A cell gets a process of its own, which shares the GPU, or has one of several; with `small_jobs`, images for
+    instance, the processes are kept from one to the next.
+    """
     if dask_address:
         from distributed import Client
 
         with Client(dask_address) as client:
             yield client.get_executor()
+    elif workers and small_jobs:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            yield pool
     elif workers:
-        import torch
-
         from mammo_lib.training.experiments import Processes
 
-        with Processes(workers, [str(device) for device in range(torch.cuda.device_count())]) as pool:
-            yield pool
+        with Processes(workers, devices()) as processes:
+            yield processes
     else:
         yield None
+
+
+def devices() -> list[str]:
+    """The GPUs this process may use, as values of CUDA_VISIBLE_DEVICES; a batch system may have granted some only."""
+    import torch
+
+    granted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return granted.split(",")[:count] if granted else [str(device) for device in range(count)]
 
 
 def describe_environment(experiment: Experiment) -> pd.DataFrame:

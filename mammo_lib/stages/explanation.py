@@ -1,7 +1,9 @@
 """Grad-CAM over every test image of set G (3.2): how well it finds the lesion, and the pictures of it."""
 
 import json
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,15 +33,17 @@ RULE = "median cases by predicted probability within equal groups of each class,
 CONTACT_COUNT = 16  # ours: samples of each group in the contact sheet, evenly spread over probability
 
 
-def explain(experiment: Experiment) -> pd.DataFrame:
+def explain(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
     """Heat maps of the proposed network for every test image, measured against the lesion boxes beside controls.
 
     Returns the summary over images with intervals over patients; also written, with the single images and the
-    differences from the controls, to results/. A cell whose maps are made is not explained again.
+    differences from the controls, to results/. A cell whose maps are made is not explained again. `executor` spreads
+    the folds.
     """
     from mammo_lib.evaluation import localisation, removal
 
-    rows = pd.concat([_explain_cell(experiment, cell) for cell in _explained_cells(experiment)], ignore_index=True)
+    every = executor.map if executor else map
+    rows = pd.concat(every(partial(_explain_cell, experiment), _explained_cells(experiment)), ignore_index=True)
     write_table(rows, experiment.results / CASES)
     rule, measures = experiment.profile.evaluation, (*localisation.MEASURES, removal.MEASURE)
     settings = (rule.resamples, rule.confidence, experiment.seed, measures)
