@@ -1,7 +1,7 @@
 # Sourced by run_all.sh and check.sh: puts a Python that has mammo-cbam and its pinned packages first on the PATH.
 # An active conda or virtual environment that has the package is used as it is; otherwise .venv is made once and reused.
 
-extras="demo,download,cluster,explore,dev"
+extras="demo,download,cluster,explore,tensorboard,benchmarks,dev"
 
 has_package() { (cd / && "$1" -c 'import mammo_lib, papermill, pytest, torch' >/dev/null 2>&1); }
 

@@ -33,7 +33,15 @@ def test_every_declared_package_is_pinned_within_its_range() -> None:
 
 
 def test_the_extras_are_those_promised() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"demo", "download", "cluster", "explore", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "demo",
+        "download",
+        "cluster",
+        "explore",
+        "tensorboard",
+        "benchmarks",
+        "dev",
+    }
 
 
 def test_conda_installs_the_same_set() -> None:

@@ -127,8 +127,18 @@ def fit(
         folder,
         settings,
         default_device(),
-        precision=training.precision,
+        partial(_tell, folder),
+        training.precision,
     )
+
+
+def _tell(folder: Path, line: str) -> None:
+    """What happens after an epoch, when its history is on disk."""
+    from mammo_lib.training import events
+
+    print(line)
+    if events.installed() and (folder / "history.csv").exists():  # an interrupt may come before the first
+        events.write(folder)
 
 
 def build_network(profile: Profile, cell: "Cell") -> "Classifier":
