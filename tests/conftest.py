@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from mammo_lib import paths
 from mammo_lib.config import Profile, get_profile
@@ -15,6 +16,9 @@ from mammo_lib.data import splits
 from mammo_lib.models import networks
 from mammo_lib.training import checkpoint, records
 from mammo_lib.training.experiments import Cell
+
+settings.register_profile("house", deadline=None)  # no test is timed against a clock
+settings.load_profile("house")
 
 PATIENTS = 14  # the last three are official test patients: malignant, benign, malignant
 VIEWS = ("CC", "MLO")
