@@ -1,24 +1,22 @@
-"""Time of the augmentation alone, ours (batched) against torchvision v2 (per sample), on the CPU.
+"""Time of the augmentation alone: ours (batched), torchvision v2 (per sample) and kornia (batched).
 
-    python benchmarks/augment.py [--rounds 30] [--out results/benchmarks/augment_cpu.csv]
+    python benchmarks/augment.py [--device cuda] [--rounds 30] [--out results/benchmarks/augment_cpu.md]
 
-All make the same thing from the same uint8 array: augmented, normalised batches (N, 3, S, S) in fp32 in this process,
-on as many cores as the process may use. Rows of torchvision: its transforms one sample after the other in this process
-(torch's threads = cores), and in a DataLoader with one worker process a core, on grey and, as most people write it, on
-RGB images. Rounds are interleaved; a row gives the median, the ratio is of medians. Wants an idle machine.
+All make the same thing from the same uint8 array: augmented, normalised batches (N, 3, S, S) in fp32, on as many cores
+as the process may use. Ours and kornia work where the device is. Rows of torchvision: its transforms one sample after
+the other in this process (torch's threads = cores), and in a DataLoader with one worker process a core, on grey and, as
+most people write it, on RGB images, all on the CPU. Rounds are interleaved; a row gives the median, the ratio is of
+medians. kornia comes with the extra `benchmarks`; without it its row is empty. Wants an idle machine.
 """
 
-import argparse
 import os
-import platform
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
-import pandas as pd
+import tables
 import torch
-import torchvision
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -28,6 +26,7 @@ from mammo_lib.training.augment import augment, normalise
 
 CORES = len(os.sched_getaffinity(0))
 STAGES = {"P": (224, 32), "G": (512, 4)}  # size in pixels, batch (2.2, 2.5)
+KORNIA = "kornia, batched"
 BATCHES = 8  # a round: enough to keep all workers of a DataLoader busy
 
 
@@ -74,47 +73,64 @@ def one_by_one(images: Tensor, batch: int) -> Iterator[Tensor]:
         yield torch.stack([samples[index] for index in range(start, start + batch)])
 
 
-def seconds(batches: Callable[[], Iterator[Tensor]]) -> float:
-    """Time to go through all batches."""
-    start = time.perf_counter()
+def with_kornia(images: Tensor, batch: int) -> Iterator[Tensor]:
+    """Its flips and its affine map, which draws for each sample and warps the batch."""
+    from kornia import augmentation
+
+    ranges = config.Augmentation()
+    transform = augmentation.AugmentationSequential(
+        augmentation.RandomHorizontalFlip(p=ranges.horizontal_flip),
+        augmentation.RandomVerticalFlip(p=ranges.vertical_flip),
+        augmentation.RandomAffine(
+            ranges.rotation_degrees, scale=ranges.zoom, shear=ranges.shear_degrees, padding_mode="reflection", p=1.0
+        ),
+        augmentation.Normalize(list(config.NORMALISE_MEAN), list(config.NORMALISE_STD)),
+    )
+    for start in range(0, len(images), batch):
+        grey = images[start : start + batch, None].float() / 255
+        yield transform(grey.expand(-1, 3, -1, -1))
+
+
+def consume(batches: Callable[[], Iterator[Tensor]]) -> None:
     for batch in batches():
         batch.flatten()[0].item()
-    return time.perf_counter() - start
 
 
-def measure(stage: str, rounds: int) -> pd.DataFrame:
+def measure(stage: str, rounds: int, device: torch.device) -> list[list[str]]:
+    """Rows of the table for one stage."""
     size, batch = STAGES[stage]
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (BATCHES * batch, size, size), dtype=np.uint8))
-    ways: dict[str, Callable[[], Iterator[Tensor]]] = {
-        "ours, batched": lambda: ours(images, batch),
-        "torchvision v2, one by one, grey": lambda: one_by_one(images, batch),
-    }
+    resident = images.to(device)
+    ways: dict[str, Callable[[], Iterator[Tensor]]] = {"ours, batched": lambda: ours(resident, batch)}
+    if has_kornia():
+        ways[KORNIA] = lambda: with_kornia(resident, batch)
+    ways["torchvision v2, one by one, grey"] = lambda: one_by_one(images, batch)
     for name, channels in (("grey", 1), ("RGB", 3)):
         loader = DataLoader(Samples(images, channels), batch, num_workers=CORES, persistent_workers=True)
         ways[f"torchvision v2, DataLoader, {CORES} workers, {name}"] = loader.__iter__
-    for way in ways.values():  # starts the workers, fills the caches
-        seconds(way)
-    times = pd.DataFrame([{name: seconds(way) for name, way in ways.items()} for _ in range(rounds)])
-    median = times.median() / len(images) * 1e3
-    table = pd.DataFrame({"stage": stage, "size": size, "batch": batch, "ms_per_sample": median.round(3)})
-    table["times_ours"] = (median / median.iloc[0]).round(2)
-    return table.rename_axis("way").reset_index()
+    seconds = tables.in_turns([partial(consume, way) for way in ways.values()], rounds, device)
+    about = f"{stage}: {size} x {size}, batch {batch}"
+    rows = [
+        [about, name, f"{taken / len(images) * 1e3:.3f}", f"{taken / seconds[0]:.2f}"]
+        for name, taken in zip(ways, seconds, strict=True)
+    ]
+    return rows if has_kornia() else [*rows, [about, KORNIA, "not installed", ""]]
+
+
+def has_kornia() -> bool:
+    return find_spec("kornia") is not None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tables.parser(__doc__ or "", "augment")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--out", type=Path, help="write the table there, as CSV")
     arguments = parser.parse_args()
     torch.set_num_threads(CORES)
-    table = pd.concat([measure(stage, arguments.rounds) for stage in STAGES], ignore_index=True)
-    table["device"] = f"CPU, {platform.machine()}, {CORES} cores"
-    table["versions"] = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    print(table.to_string(index=False))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(arguments.out, index=False)
+    device = torch.device(arguments.device)
+    rows = [row for stage in STAGES for row in measure(stage, arguments.rounds, device)]
+    what = f"Augmentation alone, medians of {arguments.rounds} rounds over {BATCHES} batches."
+    tables.write("augment", arguments, what, ["stage", "way", "ms a sample", "times ours"], rows)
 
 
 if __name__ == "__main__":

@@ -1,61 +1,77 @@
 """Training steps side by side in one run: ours, and the pipeline most people would write, for ResNet50+CBAM at P and G.
 
-The common pipeline: PNG files, Dataset and DataLoader with worker processes, torchvision v2 transforms of each sample,
-float32 (with TF32 on CUDA). Both train the same network with the same optimiser on the same random greys; each number
-is the median over repeats, and the two take turns, so that a busy machine slows both. Prints a Markdown table and
-writes it to results/benchmarks/train_<device>.md.
+    python benchmarks/train.py [--device cuda] [--repeats 5] [--batches 4] [--out results/benchmarks/train_cpu.md]
 
-    python benchmarks/train.py [--device cuda] [--repeats 5]
+At the paper's sizes: P 224 x 224 in batches of 32, G 512 x 512 in batches of 4. The common pipeline: PNG files, Dataset
+and DataLoader with worker processes, torchvision v2 transforms of each sample, float32 (with TF32 on CUDA). All train
+the same network with the same optimiser on the same random greys. Each number is the median over repeats of one pass
+over `batches` batches, and the ways take turns, so that a busy machine slows all; on a CPU ours runs in float32, as it
+does unless asked otherwise, and in bfloat16.
 
-On a CPU sizes and counts are scaled down, and the table says so.
+Share of peak: the model's operations (forward and backward, as torch counts them) per second, over those of large
+matrix products in the same precision on the same device in the same run. Memory: the peak of a process that does
+nothing else (on CUDA of torch's allocator), worker processes not counted.
 """
 
-import argparse
+import multiprocessing
 import os
-import platform
-import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import cv2
 import numpy as np
+import tables
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-from mammo_lib import config, paths
+from mammo_lib import config
 from mammo_lib.config import Training
 from mammo_lib.models import networks
-from mammo_lib.training import augment, loop, step
+from mammo_lib.training import augment, loop, records, step
+
+COMMON = "common pipeline"
+MATRIX = {"cuda": 8192, "cpu": 2048}  # rows of the square matrices whose product is the peak
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """One stage of the paper."""
 
     stage: str
     size: int  # pixels
     training: Training
-    images: int  # per repeat
 
 
-def cases(device: torch.device) -> list[Case]:
-    paper = config.PROFILES["paper"]
-    if device.type == "cuda":
-        return [
-            Case("P", paper.patches.size, paper.patch_training, 32 * 64),
-            Case("G", paper.globals.size, paper.global_training, 4 * 64),
-        ]
-    return [
-        Case("P", 96, replace(paper.patch_training, batch_size=8), 8 * 4),
-        Case("G", 192, paper.global_training, 4 * 4),
-    ]
+@dataclass(frozen=True)
+class Data:
+    """The same images twice: as an array and as PNG files."""
+
+    images: np.ndarray  # uint8 (N, S, S)
+    labels: np.ndarray
+    files: list[Path]
+
+
+PAPER = config.PROFILES["paper"]
+CASES = [
+    Case("P", PAPER.patches.size, PAPER.patch_training),
+    Case("G", PAPER.globals.size, PAPER.global_training),
+]
+
+
+def make_data(case: Case, batches: int, folder: Path) -> Data:
+    rng, count = np.random.default_rng(0), batches * case.training.batch_size
+    images = rng.integers(0, 256, (count, case.size, case.size), dtype=np.uint8)
+    files = [folder / f"{case.stage}{index}.png" for index in range(count)]
+    for file, image in zip(files, images, strict=True):
+        cv2.imwrite(str(file), image)
+    return Data(images, rng.integers(0, 2, count), files)
 
 
 def build(case: Case, device: torch.device) -> nn.Module:
@@ -65,12 +81,13 @@ def build(case: Case, device: torch.device) -> nn.Module:
 # ----------------------------------------------------------------------------- the two pipelines
 
 
-def our_epoch(case: Case, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Callable[[], object]:
+def our_epoch(case: Case, data: Data, device: torch.device, precision: str) -> Callable[[], object]:
     """One pass over the images by the parts that `loop.train` is made of, captured where it would be."""
+    images, labels = data.images, data.labels
     network = build(case, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser, fetch = step.make_optimiser(network, case.training), step.make_fetch(images, device)
     network.train()
-    train_step = step.make_step(network, optimiser, step.choose_precision(None, device))
+    train_step = step.make_step(network, optimiser, precision)
     if device.type == "cuda":
         train_step = step.capture(train_step, network, optimiser, fetch(np.arange(case.training.batch_size)))
     settings, generator = config.Augmentation(), torch.Generator()
@@ -116,9 +133,8 @@ def common_transform() -> v2.Transform:
     )
 
 
-def common_epoch(case: Case, files: list[Path], labels: np.ndarray, device: torch.device) -> Callable[[], object]:
+def common_epoch(case: Case, data: Data, device: torch.device) -> Callable[[], object]:
     network, cuda = build(case, device).train(), device.type == "cuda"
-    torch.backends.cuda.matmul.allow_tf32 = cuda  # convolutions use TF32 by default
     rates = {"lr": case.training.learning_rate}
     optimiser = (
         torch.optim.Adam(network.parameters(), **rates)
@@ -126,7 +142,7 @@ def common_epoch(case: Case, files: list[Path], labels: np.ndarray, device: torc
         else torch.optim.SGD(network.parameters(), momentum=case.training.momentum, **rates)
     )
     loader = DataLoader(
-        Files(files, labels, common_transform()),
+        Files(data.files, data.labels, common_transform()),
         batch_size=case.training.batch_size,
         shuffle=True,
         num_workers=min(16, os.cpu_count() or 1),
@@ -144,93 +160,72 @@ def common_epoch(case: Case, files: list[Path], labels: np.ndarray, device: torc
     return epoch
 
 
-# ----------------------------------------------------------------------------- augmentation alone
-
-
-def our_augmentation(case: Case, images: np.ndarray, device: torch.device) -> Callable[[], object]:
-    batch, generator = torch.from_numpy(images[: case.training.batch_size]).to(device), torch.Generator()
-    return lambda: augment.normalise(augment.augment(batch, config.Augmentation(), generator))
-
-
-def common_augmentation(case: Case, images: np.ndarray) -> Callable[[], object]:
-    """Per sample, in this process."""
-    batch, transform = torch.from_numpy(images[: case.training.batch_size]), common_transform()
-    return lambda: torch.stack([transform(image.expand(3, -1, -1)) for image in batch])
-
-
 # ----------------------------------------------------------------------------- measuring
 
 
-def in_turns(calls: list[Callable[[], object]], repeats: int, device: torch.device) -> list[float]:
-    """Median seconds of each call, after one warm-up; the calls take turns."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for repeat in range(repeats + 1):
-        for number, call in enumerate(calls):
-            synchronise(device)
-            started = perf_counter()
-            call()
-            synchronise(device)
-            if repeat:
-                seconds[number].append(perf_counter() - started)
-    return [statistics.median(times) for times in seconds]
+def ways(device: torch.device) -> dict[str, str]:
+    """What is compared, with its precision: ours first, the common pipeline last."""
+    ours = {"ours, bf16": "bf16"} if device.type == "cuda" else {"ours, fp32": "fp32", "ours, bf16": "bf16"}
+    return ours | {f"{COMMON}, {'TF32' if device.type == 'cuda' else 'fp32'}": "fp32"}
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def epoch_of(way: str, precision: str, case: Case, data: Data, device: torch.device) -> Callable[[], object]:
+    if way.startswith(COMMON):
+        return common_epoch(case, data, device)
+    return our_epoch(case, data, device, precision)
 
 
-def measure(case: Case, device: torch.device, repeats: int, folder: Path) -> list[str]:
+def peak_memory(way: str, precision: str, case: Case, data: Data, device: torch.device) -> float:
+    """GB; to be called in a process of its own."""
+    epoch_of(way, precision, case, data, device)()
+    return records.peak_memory(str(device)) / 1e9
+
+
+def operations(case: Case) -> float:
+    """Floating-point operations of the model for one image, forward and backward."""
+    network, two = build(case, torch.device("meta")), torch.zeros(2, 3, case.size, case.size, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        network(two).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def matrix_rate(precision: str, device: torch.device) -> float:
+    """Operations per second of a large matrix product."""
+    size = MATRIX[device.type]
+    one = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    return 2 * size**3 / tables.in_turns([lambda: one @ one], 10, device)[0]
+
+
+def measure(case: Case, device: torch.device, repeats: int, batches: int, folder: Path) -> list[list[str]]:
     """Rows of the table for one stage."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (case.images, case.size, case.size), dtype=np.uint8)
-    labels = rng.integers(0, 2, case.images)
-    files = [folder / f"{case.stage}{index}.png" for index in range(case.images)]
-    for file, image in zip(files, images, strict=True):
-        cv2.imwrite(str(file), image)
-    ours, common = in_turns(
-        [our_epoch(case, images, labels, device), common_epoch(case, files, labels, device)], repeats, device
-    )
-    batch = case.training.batch_size
-    augmentation, common_one = in_turns(
-        [our_augmentation(case, images, device), common_augmentation(case, images)], max(repeats, 20), device
-    )
-    return [
-        row(f"{case.stage}: training, {case.size} x {case.size}, batch {batch}", case.images, ours, common),
-        row(
-            f"{case.stage}: augmentation alone, {case.size} x {case.size}, batch {batch}",
-            batch,
-            augmentation,
-            common_one,
-        ),
-    ]
-
-
-def row(what: str, images: int, ours: float, common: float) -> str:
-    return f"| {what} | {images / ours:.1f} | {images / common:.1f} | {common / ours:.2f} |"
+    data, compared = make_data(case, batches, folder), ways(device)
+    calls = [epoch_of(way, precision, case, data, device) for way, precision in compared.items()]
+    rates = [len(data.images) / seconds for seconds in tables.in_turns(calls, repeats, device)]
+    work, rows = operations(case), []
+    for (way, precision), rate in zip(compared.items(), rates, strict=True):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            memory = alone.submit(peak_memory, way, precision, case, data, device).result()
+        share = rate * work / matrix_rate(precision, device)
+        about = [f"{case.stage}: {case.size} x {case.size}, batch {case.training.batch_size}", way]
+        rows.append([*about, f"{rate:.2f}", f"{rate / rates[-1]:.2f}", f"{share:.0%}", f"{memory:.2f}"])
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = tables.parser(__doc__ or "", "train")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", type=int, help="in a pass (64 on CUDA, 4 on a CPU)")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    scaled = "the paper's sizes" if device.type == "cuda" else "sizes and batches SCALED DOWN for the CPU"
-    lines = [
-        f"ResNet50+CBAM on {name}; {scaled}; torch {torch.__version__}, torchvision {torchvision.__version__}, "
-        f"Python {platform.python_version()}; medians of {arguments.repeats} repeats taken in turns.",
-        "",
-        "| what | ours, images/s | common pipeline, images/s | ratio |",
-        "|---|---|---|---|",
-    ]
-    for case in cases(device):
+    torch.backends.cuda.matmul.allow_tf32 = True  # as most people have it; ours runs in bfloat16
+    batches = arguments.batches or (64 if device.type == "cuda" else 4)
+    rows = []
+    for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            lines += measure(case, device, arguments.repeats, Path(folder))
-    text = "\n".join(lines) + "\n"
-    print(text)
-    paths.write_text(paths.repository() / "results" / "benchmarks" / f"train_{device.type}.md", text)
+            rows += measure(case, device, arguments.repeats, batches, Path(folder))
+    what = f"Training ResNet50+CBAM at the paper's sizes; medians of {arguments.repeats} passes over {batches} batches."
+    header = ["stage", "way", "images/s", "times the common pipeline", "share of peak", "peak memory, GB"]
+    tables.write("train", arguments, what, header, rows)
 
 
 if __name__ == "__main__":

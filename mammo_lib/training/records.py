@@ -60,7 +60,7 @@ def record(settings: Mapping[str, Any], history: "History", device: str, started
         "device": _device_name(device),
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "images_per_second": round(history.images_per_second, 2),
         "training_seconds": round(sum(row.seconds for row in history.epochs), 2),
         "epochs": len(history.epochs),
@@ -86,7 +86,8 @@ def _device_name(device: str) -> str:
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def _peak_memory(device: str) -> int:
+def peak_memory(device: str) -> int:
+    """Bytes: of this process so far on a CPU, of torch's allocator on CUDA."""
     import torch
 
     if torch.device(device).type == "cuda":
