@@ -181,6 +181,15 @@ def peak_memory(way: str, precision: str, case: Case, data: Data, device: torch.
     return records.peak_memory(str(device)) / 1e9
 
 
+def peaks(case: Case, data: Data, device: torch.device) -> list[float]:
+    """GB of every way; to be called while this process is small, since a child's peak starts from its parent's."""
+    found = []
+    for way, precision in ways(device).items():
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            found.append(alone.submit(peak_memory, way, precision, case, data, device).result())
+    return found
+
+
 def operations(case: Case) -> float:
     """Floating-point operations of the model for one image, forward and backward."""
     network, two = build(case, torch.device("meta")), torch.zeros(2, 3, case.size, case.size, device="meta")
@@ -196,18 +205,16 @@ def matrix_rate(precision: str, device: torch.device) -> float:
     return 2 * size**3 / tables.in_turns([lambda: one @ one], 10, device)[0]
 
 
-def measure(case: Case, device: torch.device, repeats: int, batches: int, folder: Path) -> list[list[str]]:
-    """Rows of the table for one stage."""
-    data, compared = make_data(case, batches, folder), ways(device)
+def measure(case: Case, data: Data, device: torch.device, repeats: int, memory: list[float]) -> list[list[str]]:
+    """Rows of the table for one stage; `memory`: GB of every way."""
+    compared = ways(device)
     calls = [epoch_of(way, precision, case, data, device) for way, precision in compared.items()]
     rates = [len(data.images) / seconds for seconds in tables.in_turns(calls, repeats, device)]
-    work, rows = operations(case), []
-    for (way, precision), rate in zip(compared.items(), rates, strict=True):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            memory = alone.submit(peak_memory, way, precision, case, data, device).result()
+    work, about = operations(case), f"{case.stage}: {case.size} x {case.size}, batch {case.training.batch_size}"
+    rows = []
+    for (way, precision), rate, peak in zip(compared.items(), rates, memory, strict=True):
         share = rate * work / matrix_rate(precision, device)
-        about = [f"{case.stage}: {case.size} x {case.size}, batch {case.training.batch_size}", way]
-        rows.append([*about, f"{rate:.2f}", f"{rate / rates[-1]:.2f}", f"{share:.0%}", f"{memory:.2f}"])
+        rows.append([about, way, f"{rate:.2f}", f"{rate / rates[-1]:.2f}", f"{share:.0%}", f"{peak:.2f}"])
     return rows
 
 
@@ -220,9 +227,11 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True  # as most people have it; ours runs in bfloat16
     batches = arguments.batches or (64 if device.type == "cuda" else 4)
     rows = []
-    for case in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += measure(case, device, arguments.repeats, batches, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        data = [make_data(case, batches, Path(folder)) for case in CASES]
+        memory = [peaks(case, its, device) for case, its in zip(CASES, data, strict=True)]
+        for case, its, gigabytes in zip(CASES, data, memory, strict=True):
+            rows += measure(case, its, device, arguments.repeats, gigabytes)
     what = f"Training ResNet50+CBAM at the paper's sizes; medians of {arguments.repeats} passes over {batches} batches."
     header = ["stage", "way", "images/s", "times the common pipeline", "share of peak", "peak memory, GB"]
     tables.write("train", arguments, what, header, rows)
