@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
         if name == "probe":
+            step.add_argument("--learnt-on", metavar="PROFILE", help="fit it on this profile's official training part")
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
         if name in ("integrity", "prepare", "notebook"):
             step.add_argument(
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
         return 0
     if arguments.step in WITH_WORKERS:
-        small_jobs = arguments.step in ("download", "prepare")
+        small_jobs = arguments.step in ("download", "prepare", "probe")
         with stages.executor(arguments.workers, arguments.dask, small_jobs) as executor:
             return _run_on(executor, arguments, experiment)
     if arguments.step == "is-current":
@@ -116,6 +117,10 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
         return int(outcomes.state.isin(["failed", "not run"]).any())
     if arguments.step == "download":
         print(stages.download(experiment, executor, arguments.stream, arguments.yes))
+        return 0
+    if arguments.step == "probe" and arguments.learnt_on:
+        learnt = stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
+        print(_text(stages.transfer(experiment, learnt, executor)))
         return 0
     choose = arguments.step == "probe" and arguments.choose
     others: dict[str, Callable[[stages.Experiment, Executor | None], object]] = {
