@@ -89,7 +89,6 @@ GLOBAL_TRAINING = Training("sgd", learning_rate=1e-2, batch_size=4, max_epochs=2
 GLOBAL_CANDIDATES = {
     "as published": GLOBAL_TRAINING,
     "smaller rate": replace(GLOBAL_TRAINING, learning_rate=1e-3),
-    "larger batch": replace(GLOBAL_TRAINING, batch_size=16),
     "smaller rate, larger batch": replace(GLOBAL_TRAINING, learning_rate=1e-3, batch_size=16),
 }
 
