@@ -87,7 +87,7 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     note = initial.give_to(network)
     images, table = cell_data(experiment, cell)
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
-    write_table(_predict(network, images, table, training, device), folder / PREDICTIONS)
+    write_table(_predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
     paths.write_json(folder / "run.json", record | {"initial_weights": note})
     for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
@@ -191,14 +191,12 @@ def _inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
     }
 
 
-def _predict(
-    network: "Classifier", images: np.ndarray, table: pd.DataFrame, training: Training, device: str
-) -> pd.DataFrame:
+def _predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
+    """Always in fp32: logits in bf16 are so coarse that many cases tie."""
     from mammo_lib.training import loop
 
     predicted = table[table["part"] != "train"].copy()
-    rows = predicted["row"].to_numpy()
-    predicted["probability"] = loop.predict(network, images, rows, training.batch_size, device, training.precision)
+    predicted["probability"] = loop.predict(network, images, predicted["row"].to_numpy(), batch, device, "fp32")
     return predicted.reindex(columns=PREDICTION_COLUMNS)
 
 
