@@ -37,6 +37,7 @@ from mammo_lib.data.images import read_image
 HEIGHT, WIDTH = 4600, 3000  # pixels; about the mean of CBIS-DDSM
 PROFILE = PROFILES["paper"]
 PACKAGES = ("numpy", "opencv-python-headless", "pydicom")
+OUT = Path(__file__).parent.parent / "results" / "benchmarks" / "prepare_cpu.md"
 
 
 def write_dicom(path: Path, pixels: np.ndarray) -> None:
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--reduced", type=Path, help="folder of the reduced copy of CBIS-DDSM")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         times, memory = measure(Path(folder), arguments.images, arguments.repeats)
@@ -161,8 +162,7 @@ def main() -> None:
         *table(times, memory, taken),
     ]
     print("\n".join(lines))
-    if arguments.out:
-        paths.write_text(arguments.out, "\n".join(lines) + "\n")
+    paths.write_text(arguments.out, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from mammo_lib.paths import write_text
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- begin (results/\S+\.csv) -->\n(.*?)<!-- end -->", re.DOTALL)
 LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients")
+NOT_RUN = r"(fold \d+ )?not run"
 HEADINGS = {"auc": "AUC", "auc_printed": "printed AUC", "initial": "initial weights"}
 
 
@@ -23,11 +24,13 @@ def readme_table(path: Path) -> str:
     """A stored table as Markdown, one line a row; FileNotFoundError, with what to do, when it is not there.
 
     A number with an interval is shown as `0.861 [0.832, 0.890]`; what else hangs on such a number is left to the file,
-    but for the printed AUC. Columns without any value are left out.
+    but for the printed AUC. Columns without any value are left out, and so are rows that were not run.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: README shows this table: make it, or take its block out of README.md")
     frame = pd.read_csv(path).convert_dtypes()  # counts stay whole beside empty cells
+    if "note" in frame:
+        frame = frame[~frame["note"].astype("string").fillna("").str.fullmatch(NOT_RUN)]
     shown = plain(frame)
     for name in [name for name in frame if {f"{name}_low", f"{name}_high"} <= set(frame)]:
         shown[name] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])

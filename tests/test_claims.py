@@ -99,7 +99,8 @@ def stored(tmp_path: Path) -> Path:
     path.write_text(
         "block,network,cases,auc,auc_low,auc_high,auc_printed,sd,note\n"
         "network,VGG16,22,0.81249,0.7,0.9,0.8395,,\n"
-        "network,A|B,,,,,0.8503,,not run\n"
+        "network,A|B,,,,,0.8503,,weights not available\n"
+        "network,InceptionV3,,,,,0.8403,,not run\n"
     )
     return path
 
@@ -109,7 +110,7 @@ def test_a_table_in_markdown(stored: Path) -> None:
         "| network | cases | AUC | printed AUC | note |",
         "| --- | --- | --- | --- | --- |",
         "| VGG16 | 22 | 0.812 [0.700, 0.900] | 0.840 |  |",
-        "| A/B |  |  | 0.850 | not run |",
+        "| A/B |  |  | 0.850 | weights not available |",
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, PROBE, PROTOCOLS
+from mammo_lib.config import INITIAL_LABELS, PROBE, PROTOCOLS, ROW_LABELS
 from mammo_lib.stages.archive import MASSES, expected
 from mammo_lib.stages.experiment import Experiment, probe_file
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
@@ -160,9 +160,8 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
     results, data = predictions(experiment), data_sentence(experiment)
     written: list[Path] = []
     for stage, initial in MAIN_INITIAL.items():
-        curves = [
-            _curve(experiment, key, frame) for key, frame in results.items() if key[0] == stage and key[2] == initial
-        ]
+        shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] == PROBE)]
+        curves = [_curve(experiment, key, results[key]) for key in shown]
         if not curves:
             continue
         threshold = experiment.profile.evaluation.threshold
@@ -211,14 +210,15 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
 
 
 def _draw_protocols(experiment: Experiment) -> list[Path]:
-    """The optimism of each protocol, for the arm of each stage that figures show; nothing with one protocol."""
+    """The optimism of each protocol, for the probe and the arm of each stage that figures show; nothing with one."""
     from mammo_lib.evaluation import figures, figures_curves
 
     path = experiment.results / "protocols.csv"
     if not path.exists():
         return []
     table = pd.read_csv(path)
-    table = table[table["initial"] == table["stage"].map(MAIN_INITIAL).map(INITIAL_LABELS)]
+    main = table["initial"] == table["stage"].map(MAIN_INITIAL).map(INITIAL_LABELS)
+    table = table[main | (table["network"] == ROW_LABELS[PROBE])]
     frame = table.assign(
         label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]
     )
