@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -73,8 +73,17 @@ def peak_gb(name: str, options: argparse.Namespace, batched: bool) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
 
 
-def measure(name: str, options: argparse.Namespace) -> str:
-    """A row of the table: maps a second of both, their ratio, the memory of both."""
+def memory(name: str, options: argparse.Namespace) -> list[float]:
+    """`peak_gb` of both, each in a process of its own, whose peak starts from what this one has held until now."""
+    found = []
+    for batched in (True, False):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            found.append(alone.submit(peak_gb, name, options, batched).result())
+    return found
+
+
+def measure(name: str, options: argparse.Namespace, held: Sequence[float]) -> str:
+    """A row of the table: maps a second of both, their ratio, the memory of both (`held`)."""
     network, x = build(name, options)
     gradcam.heat_maps(network, x[:2])  # libraries load and choose their kernels outside the clock
     maps, expected = gradcam.heat_maps(network, x, options.batch), plainly(network, x)
@@ -84,11 +93,7 @@ def measure(name: str, options: argparse.Namespace) -> str:
     rounds = [[seconds(job) for job in jobs] for _ in range(options.rounds)]  # in turn: both meet the same other load
     ratio = statistics.median(single / batched for batched, single in rounds)
     rates = [options.images / statistics.median(times) for times in zip(*rounds, strict=True)]
-    memory = []
-    for batched in (True, False):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            memory.append(alone.submit(peak_gb, name, options, batched).result())
-    return f"| {name} | {rates[0]:.2f} | {rates[1]:.2f} | {ratio:.2f} | {memory[0]:.2f} | {memory[1]:.2f} |"
+    return f"| {name} | {rates[0]:.2f} | {rates[1]:.2f} | {ratio:.2f} | {held[0]:.2f} | {held[1]:.2f} |"
 
 
 def one_look(options: argparse.Namespace) -> float:
@@ -123,7 +128,8 @@ def report(options: argparse.Namespace) -> str:
         "| network | batched, maps/s | package one by one, maps/s | ratio | batched, GB | one by one, GB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    rows = [measure(name, options) for name in options.networks]
+    held = [memory(name, options) for name in options.networks]  # first: while this process is small
+    rows = [measure(name, options, each) for name, each in zip(options.networks, held, strict=True)]
     look = f"Score, Grad-CAM and gate of one image of 512 pixels ({PROPOSED}): {one_look(options):.2f} s."
     opened = [] if options.no_browser else [f"From opening notebook 07 (tiny) to its first picture: {first_picture()}."]
     return "\n".join([*head, *rows, "", look, *opened]) + "\n"

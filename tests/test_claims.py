@@ -47,6 +47,11 @@ def test_every_table_of_readme_is_what_its_file_says(name: str, shown: str) -> N
     assert shown.strip() == readme.readme_table(ROOT / name).strip(), "run python -m mammo_lib.readme"
 
 
+def test_the_probe_uses_the_reading_that_cross_validation_chose() -> None:
+    table = pd.read_csv(ROOT / "results" / "reduced" / "official" / "probe" / "readings.csv")
+    assert table.loc[table["auc"].idxmax(), "reading"] == config.Probe().reading
+
+
 def test_every_block_of_readme_can_be_read() -> None:
     assert README.count("<!-- begin ") == README.count("<!-- end -->") == len(readme.BLOCK.findall(README))
 

@@ -197,12 +197,14 @@ def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFram
 
 
 def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
-    """One forest plot for each question that could be asked."""
+    """One forest plot for each question that has an answer."""
     from mammo_lib.evaluation import figures, figures_curves
 
     table = pd.read_csv(experiment.results / "questions.csv")
     written = []
     for number, (question, rows) in enumerate(table.groupby("question", sort=False), start=1):
+        if rows["difference"].isna().all():
+            continue
         frame = rows.assign(label=rows["stage"] + ", " + rows["first"] + " − " + rows["second"], p=rows["p_holm"])
         figure = figures_curves.forest(frame, data, f"{question}: difference in AUC (p after Holm)")
         written += figures.save(figure, experiment.figures, f"question_{number}")

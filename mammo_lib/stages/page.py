@@ -13,7 +13,7 @@ from mammo_lib.stages.experiment import Experiment, write_table
 from mammo_lib.stages.explanation import draw_explanations, has_maps
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
-from mammo_lib.stages.trainings import draw_learning_curves
+from mammo_lib.stages.trainings import any_history, draw_learning_curves
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation import export
@@ -42,7 +42,8 @@ def draw_everything(experiment: Experiment) -> list[Path]:
     are left as they are on a host that has neither.
     """
     evaluate(experiment)
-    drawn = [path for stage in MAIN_INITIAL for path in draw_learning_curves(experiment, stage)]
+    trained = [stage for stage in MAIN_INITIAL if any_history(experiment, stage)]
+    drawn = [path for stage in trained for path in draw_learning_curves(experiment, stage)]
     drawn += draw_evaluation(experiment)
     if (experiment.places.prepared / "prepare.json").exists():
         drawn += draw_data(experiment)

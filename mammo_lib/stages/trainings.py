@@ -246,6 +246,12 @@ def status(experiment: Experiment) -> pd.DataFrame:
     return experiments.status(cells(experiment), experiment.runs, experiment.profile)
 
 
+def any_history(experiment: Experiment, stage: str) -> bool:
+    """Whether a cell of the stage is finished."""
+    folder = experiment.results / "cells"
+    return any((folder / cell.name / "history.csv").exists() for cell in cells(experiment, f"{stage}/*"))
+
+
 def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
     """history.csv of every finished cell of a stage, below one another, with the cell's name in column `cell`."""
     frames = []
