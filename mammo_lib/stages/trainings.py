@@ -69,7 +69,12 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
 
 def _public(message: str, experiment: Experiment) -> str:
     """The message without the folders of this machine: it goes into results/, which people share."""
-    return message.replace(f"{experiment.places.root}/", "").replace(str(Path.home()), "~")
+    places = experiment.places
+    named = {places.weights: "$MAMMO_CBAM_WEIGHTS", places.archive: "$MAMMO_CBAM_ARCHIVE"}
+    for folder, name in named.items():
+        if not folder.is_relative_to(places.root):
+            message = message.replace(str(folder), name)
+    return message.replace(f"{places.root}/", "").replace(str(Path.home()), "~")
 
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
