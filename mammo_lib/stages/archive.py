@@ -4,11 +4,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,9 +84,10 @@ def _assure_phantoms(experiment: Experiment) -> None:
 def prepare(experiment: Experiment, executor: Executor | None = None) -> "PrepareSummary":
     """The archive -> sets P and G (2.2), an image at a time on every core, or on the workers of `executor`."""
     from mammo_lib.data import prepare as room
+    from mammo_lib.training.experiments import lasting_pool
 
     archive, places, profile = read_archive(experiment), experiment.places, experiment.profile
-    every_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    every_core = lasting_pool(os.cpu_count() or 1)
     with (
         nullcontext(executor) if executor or profile.phantom else every_core as workers
     ):  # phantoms are too few to share

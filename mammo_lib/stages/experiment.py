@@ -5,10 +5,9 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -119,13 +118,10 @@ def executor(workers: int, dask_address: str | None = None, small_jobs: bool = F
 
         with Client(dask_address) as client:
             yield client.get_executor()
-    elif workers and small_jobs:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            yield pool
     elif workers:
-        from mammo_lib.training.experiments import Processes
+        from mammo_lib.training.experiments import Processes, lasting_pool
 
-        with Processes(workers, devices()) as processes:
+        with lasting_pool(workers) if small_jobs else Processes(workers, devices()) as processes:
             yield processes
     else:
         yield None

@@ -240,12 +240,21 @@ class Processes(ThreadPoolExecutor):
             self._places.put(place)
 
 
+def lasting_pool(count: int) -> ProcessPoolExecutor:
+    """`count` processes for many small jobs, kept from one to the next; they too end with the one that started them."""
+    return ProcessPoolExecutor(count, get_context("spawn"), _watch_parent)
+
+
 def _settle_in(device: str | None, cores: int) -> None:
     """In a new process, before it imports torch: which device it sees, how many cores it may use, when it ends."""
-    Thread(target=_end_with_parent, daemon=True).start()
+    _watch_parent()
     os.environ["OMP_NUM_THREADS"] = str(cores)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+
+
+def _watch_parent() -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

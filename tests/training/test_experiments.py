@@ -189,11 +189,12 @@ def test_own_processes_lose_one_cell_and_try_it_again(tmp_path):
     assert "worker was lost" in outcomes[0].message
 
 
-def test_own_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
+@pytest.mark.parametrize("kind", ["Processes", "lasting_pool"])
+def test_own_processes_end_when_the_one_that_started_them_is_killed(tmp_path, kind):
     script = (
         "import sys; from functools import partial; import jobs; from mammo_lib.training import experiments\n"
         "if __name__ == '__main__':\n"
-        "    with experiments.Processes(1) as executor:\n"
+        f"    with experiments.{kind}(1) as executor:\n"
         "        executor.submit(partial(jobs.hold, sys.argv[1])).result()\n"
     )
     (tmp_path / "script.py").write_text(script)
