@@ -82,12 +82,10 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     from mammo_lib.evaluation import comparisons, export, scores, tables
 
     results, setting = predictions(experiment), _setting(experiment)
-    baselines, every_seed = _baselines(experiment), _every_seed(experiment)
+    every_seed = _every_seed(experiment)
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
     for number, stage in enumerate(MAIN_INITIAL, start=1):
-        # as_written draws P apart from G, and the baselines' masses are parted as G is: they would be other cases
-        fitting = {} if (stage, experiment.protocol) == ("P", "as_written") else baselines
-        made[f"table{number}"] = tables.published(stage, results, setting, fitting)
+        made[f"table{number}"] = tables.published(stage, results, setting, _baselines(experiment, stage))
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
         made[f"units_{stage}"] = scores.by_unit(stage, results, setting)
@@ -130,7 +128,19 @@ def _setting(experiment: Experiment) -> "Setting":
     return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, probe=probed)
 
 
-def _baselines(experiment: Experiment) -> dict[str, pd.DataFrame]:
+def _masses(experiment: Experiment, stage: str) -> pd.DataFrame:
+    """The masses with their part in a stage: that of their image in G, and of their patches in P.
+
+    Only as_written draws P apart from G. There a mass is tested on when any of its patches is.
+    """
+    masses = pd.read_csv(experiment.results / MASSES, keep_default_na=False, dtype={"patient_id": str})
+    if (stage, experiment.protocol) != ("P", "as_written"):
+        return masses
+    tested = expected(experiment, "P").query("part == 'test'")["mass_id"]
+    return masses.assign(part=masses["mass_id"].isin(tested).map({True: "test", False: "train"}))
+
+
+def _baselines(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
     """What can be said of the test masses without a network; each fold's baselines are fitted on its own training part.
 
     Left out: the BI-RADS assessment where the source has none, and the regression under as_written, whose training and
@@ -138,7 +148,7 @@ def _baselines(experiment: Experiment) -> dict[str, pd.DataFrame]:
     """
     from mammo_lib.evaluation import baselines
 
-    masses = pd.read_csv(experiment.results / MASSES, keep_default_na=False, dtype={"patient_id": str})
+    masses = _masses(experiment, stage)
     folds = [
         {part: rows.drop(columns="part") for part, rows in fold.groupby("part")} for _, fold in masses.groupby("fold")
     ]
@@ -165,8 +175,10 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         if not curves:
             continue
         threshold = experiment.profile.evaluation.threshold
+        folds = results[shown[0]]["fold"].nunique()
+        pooled = "; a curve pools the folds, its AUC counts pairs within a fold" if folds > 1 else ""
         drawn = {
-            f"roc_{stage}": figures_curves.roc_curves(curves, data),
+            f"roc_{stage}": figures_curves.roc_curves(curves, data + pooled),
             f"calibration_{stage}": figures_curves.calibration(curves, data),
             f"confusion_{stage}": figures_curves.confusion_matrices(curves, threshold, data),
         }

@@ -129,3 +129,15 @@ def test_a_data_set_without_assessments_descriptors_and_official_split(mias: sta
     text = page.report(mias).read_text(encoding="utf-8")
     assert "mini-MIAS" in text
     assert "BI-RADS assessment alone" not in text
+
+
+def test_baselines_have_the_masses_whose_patches_are_tested(every_protocol: dict[str, stages.Experiment]) -> None:
+    """Under as_written the patches are drawn apart from the images; a mass may have patches in every part."""
+    for name in ("as_written", "official"):
+        frame = stages.evaluate(every_protocol[name])["table1"].frame
+        patches = stages.parts(every_protocol[name], "P").query("part == 'test'")
+        baselines = frame[frame["block"] == "baseline"]
+        assert len(baselines) >= 2
+        assert baselines["cases"].eq(patches["mass_id"].nunique()).all()
+        assert baselines["malignant"].eq(patches.drop_duplicates("mass_id")["label"].sum()).all()
+        assert baselines["patients"].eq(patches["patient_id"].nunique()).all()
