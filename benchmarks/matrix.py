@@ -110,6 +110,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="measured of each cell, at least 2")
     parser.add_argument("--batches", type=int, help="of an epoch that are measured (all on CUDA, 1 on a CPU)")
     arguments = parser.parse_args()
+    if arguments.epochs < 2:
+        parser.error("--epochs: at least 2, the first is not measured")
     cuda = torch.device(arguments.device).type == "cuda"
     workers, batches = arguments.workers or (6 if cuda else 1), arguments.batches or (None if cuda else 1)
     cells = paper_cells()
