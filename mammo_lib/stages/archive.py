@@ -131,10 +131,8 @@ def _publish_parts(experiment: Experiment) -> None:
         write_table(table.loc[table["part"] != "train", kept], experiment.results / f"expected_{stage}.csv")
     cases = pd.read_csv(experiment.places.prepared / "cases.csv", keep_default_na=False, dtype={"patient_id": str})
     placed = parts(experiment, "G")[["image_id", "fold", "part"]]
-    places = [
-        name for name in cases.columns.astype(str) if name.endswith("_path") or name.startswith("box_")
-    ]  # of no use without images
-    masses = cases.drop(columns=places).merge(placed, on="image_id")
+    of_images = cases.filter(regex=r"_path$|^box_").columns  # of no use without them
+    masses = cases.drop(columns=of_images).merge(placed, on="image_id")
     write_table(masses, experiment.results / MASSES)
 
 

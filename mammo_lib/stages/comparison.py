@@ -66,7 +66,7 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
 def _every_seed(experiment: Experiment) -> "Runs":
     """What `_runs` gives, for every training seed that has results: data and splits are the same for all."""
     folders = (path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}"))
-    seeds = sorted({int(name.partition("-seed")[2]) for name in folders})
+    seeds = sorted({experiment.seed} | {int(name.partition("-seed")[2]) for name in folders})
     runs: dict[tuple[str, str, str, int, int], pd.DataFrame] = {}
     for seed in seeds:
         other = replace(experiment, seed=seed)

@@ -3,6 +3,7 @@
 The descriptions are made once from set G and serve every protocol; what is fitted, is fitted on the training part.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -130,39 +131,34 @@ def _transfer_patches(learnt: "_Described", known: pd.DataFrame, met: "_Describe
 
 
 def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
-    """Describe set G, a few images a file, in data/prepared/<profile>/described; what is there is not made again."""
+    """Describe set G, a few images a file, in a folder of its own for each set of images, weights and precision.
+
+    What is there is not made again, also after a run that was stopped.
+    """
+    from tqdm.auto import tqdm
+
     from mammo_lib.models import weights
 
-    images = load(experiment, "G")[0]
-    found, folder = weights.imagenet("vgg16", experiment.places.weights), _folder(experiment)
-    hashes = paths.read_json(experiment.places.prepared / "prepare.json")["hashes"]
-    settings = {
-        "images": hashes["globals.npy"],
-        "weights": found.sha256,
-        "precision": experiment.profile.probe.precision,
-    }
-    if paths.is_done(folder / "described.json", settings):
-        return folder
-    job = partial(_describe, experiment, found.file)
-    starts = [start for start in range(0, len(images), IMAGES_AT_ONCE) if not _file(folder, start).exists()]
-    for number, _ in enumerate((executor.map if executor else map)(job, starts), start=1):
-        print(f"\rdescribed {number} of {len(starts)} parts", end="", flush=True)
-    paths.write_json(folder / "described.json", {"settings": settings, "source": found.source})
+    count, places = len(load(experiment, "G")[0]), experiment.places
+    found = weights.imagenet("vgg16", places.weights)
+    hashes = paths.read_json(places.prepared / "prepare.json")["hashes"]
+    settings = f"{hashes['globals.npy']} {found.sha256} {experiment.profile.probe.precision}"
+    folder = places.prepared / "described" / hashlib.sha256(settings.encode()).hexdigest()[:12]
+    starts = [start for start in range(0, count, IMAGES_AT_ONCE) if not _file(folder, start).exists()]
+    parts_done = (executor.map if executor else map)(partial(_describe, experiment, found.file, folder), starts)
+    for _ in tqdm(parts_done, "VGG16 looks at set G", total=len(starts), disable=not starts):
+        pass
     return folder
 
 
-def _describe(experiment: Experiment, file: Path, start: int) -> None:
+def _describe(experiment: Experiment, file: Path, folder: Path, start: int) -> None:
     from mammo_lib.models import frozen, weights
 
     layers = frozen.trunk(weights.imagenet("vgg16", file.parent).state)
     images = load(experiment, "G")[0][start : start + IMAGES_AT_ONCE]
     described = np.stack([frozen.describe(layers, image, experiment.profile.probe.precision) for image in images])
-    with paths.atomic_write(_file(_folder(experiment), start)) as part, open(part, "wb") as opened:
+    with paths.atomic_write(_file(folder, start)) as part, open(part, "wb") as opened:
         np.save(opened, described)
-
-
-def _folder(experiment: Experiment) -> Path:
-    return experiment.places.prepared / "described"
 
 
 def _file(folder: Path, start: int) -> Path:

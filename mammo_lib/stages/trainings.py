@@ -85,14 +85,14 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
     training = profile.training(cell.stage)
     initial = initial_weights(experiment, cell)
-    settings = records.cell_settings(cell, profile, _inputs(experiment, cell) | initial.hashes)
+    settings = records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell) | initial.hashes)
     if paths.is_done(folder / "run.json", settings):
         return experiments.Outcome(cell, "skipped")
     network = build_network(profile, cell)
     note = initial.give_to(network)
     images, table = cell_data(experiment, cell)
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
-    write_table(_predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
+    write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
     paths.write_json(folder / "run.json", record | {"initial_weights": note})
     for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
@@ -185,7 +185,7 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
     return _Initial("random")
 
 
-def _inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
+def hashes_of_inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
     """Hashes of what a cell reads besides its initial weights."""
     prepared = paths.read_json(experiment.places.prepared / "prepare.json")["hashes"]
     name = ARRAY[cell.stage]
@@ -196,8 +196,8 @@ def _inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
     }
 
 
-def _predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
-    """Always in fp32: logits in bf16 are so coarse that many cases tie."""
+def predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
+    """Predictions of the validation and test cases, always in fp32: logits in bf16 are so coarse that cases tie."""
     from mammo_lib.training import loop
 
     predicted = table[table["part"] != "train"].copy()

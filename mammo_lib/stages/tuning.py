@@ -3,7 +3,7 @@
 Nothing here looks at a test case but the control with shuffled labels, whose AUC must be that of chance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammo_lib.config import DATA_SEED, GLOBAL_CANDIDATES, PROPOSED, Augmentation
+from mammo_lib.config import DATA_SEED, GLOBAL_CANDIDATES, PROPOSED, Augmentation, Training
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
-from mammo_lib.stages.trainings import build_network, cell_data, fit, initial_weights
+from mammo_lib.stages.trainings import build_network, cell_data, fit, hashes_of_inputs, initial_weights, predict
+from mammo_lib.training import records
 from mammo_lib.training.experiments import Cell
 
 CANDIDATES, CONTROLS = "candidates.csv", "controls.csv"
@@ -55,7 +56,7 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
     initial.give_to(network)
     images, table = cell_data(experiment, cell)
     folder = experiment.runs / "candidates" / name.replace(" ", "-")
-    settings = {"cell": cell, "training": training, **initial.hashes}
+    settings = _settings(experiment, cell, training, initial.hashes)
     try:
         history = fit(network, images, table, training, experiment.profile, cell.seed, folder, settings)
     except TrainingDiverged as reason:
@@ -69,6 +70,14 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
         "validation_accuracy": history.best.validation_accuracy,
         "validation_auc": history.best.validation_auc,
     }
+
+
+def _settings(
+    experiment: Experiment, cell: Cell, training: Training, hashes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What a checkpoint must agree with to go on from it: as of a cell, but trained as here."""
+    profile = replace(experiment.profile, patch_training=training, global_training=training)
+    return records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell) | dict(hashes or {}))
 
 
 def controls(experiment: Experiment) -> pd.DataFrame:
@@ -99,9 +108,8 @@ def _overfit(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     )
     profile = replace(experiment.profile, augmentation=UNCHANGED)
     folder, network = experiment.runs / "controls" / "overfit", build_network(profile, cell)
-    history = fit(
-        network, np.tile(images[chosen], (2, 1, 1)), both, training, profile, cell.seed, folder, {"training": training}
-    )
+    settings = _settings(experiment, cell, training)
+    history = fit(network, np.tile(images[chosen], (2, 1, 1)), both, training, profile, cell.seed, folder, settings)
     return {
         "control": "overfit",
         "cases": len(few),
@@ -114,7 +122,6 @@ def _overfit(experiment: Experiment, cell: Cell) -> dict[str, Any]:
 def _shuffled(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """The labels of training and validation masses are exchanged among them; test masses keep theirs."""
     from mammo_lib.evaluation import statistics
-    from mammo_lib.training import loop
 
     images, table = cell_data(experiment, cell)
     masses = table[table["part"] != "test"].drop_duplicates("mass_id").set_index("mass_id")["label"]
@@ -123,13 +130,11 @@ def _shuffled(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     profile, training = experiment.profile, experiment.profile.patch_training
     training = replace(training, max_epochs=min(training.max_epochs, SHUFFLED_EPOCHS))
     folder, network = experiment.runs / "controls" / "shuffled", build_network(profile, cell)
-    history = fit(
-        network, images, table.assign(label=labels), training, profile, cell.seed, folder, {"training": training}
-    )
-    test, rule = table[table["part"] == "test"], profile.evaluation
-    rows = test["row"].to_numpy()
-    probability = loop.predict(network, images, rows, training.batch_size, default_device(), training.precision)
-    statistic = statistics.weighted_auc(test["label"], probability)
+    settings = _settings(experiment, cell, training)
+    history = fit(network, images, table.assign(label=labels), training, profile, cell.seed, folder, settings)
+    predicted, rule = predict(network, images, table, training.batch_size, default_device()), profile.evaluation
+    test = predicted[predicted["part"] == "test"]
+    statistic = statistics.weighted_auc(test["label"], test["probability"])
     replicates = statistics.bootstrap(statistic, test["patient_id"], rule.resamples, experiment.seed)
     auc = statistics.percentile(replicates, rule.confidence)
     return {
