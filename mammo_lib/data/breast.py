@@ -31,6 +31,7 @@ RIM = 0.012  # background kept around the breast
 BORDER_DEPTH = 0.1  # a film border is no thicker,
 BORDER_STEP_DEPTH = 0.03  # and no thicker than this where only a step within the breast shows it:
 BORDER_STEP = 0.05  # of grey, over two pixels, in the median along the edge
+BORDER_FADE = 0.15  # of grey, from the edge to BORDER_STEP_DEPTH: a border without a sharp end, a glow fades less
 BORDER_SLOPE = 0.15  # its thickness grows so much along the edge at most; a breast's outline is steeper
 BORDER_BRIGHT = 0.5  # of grey: a border, not the film's glow
 GLOW_DEPTH = 2  # pixels from the edge; a border that is no longer bright there is a glow,
@@ -152,17 +153,22 @@ def _border_beside_breast(band: Grey, over_breast: Mask, dark: float) -> Mask:
 
 
 def _border_over_breast(band: Grey, over_breast: Mask, length: int) -> Line | float:
-    """Where the breast lies behind it, the border is as thick as its bright part beside it, or ends in a step."""
+    """Where the breast lies behind it, the border ends in a step; where that is smeared, it is as thick as beside it.
+
+    Where neither the step nor a fading is seen, nothing is cut: a glow lies over tissue and hides none of it.
+    """
     if not over_breast.any():
         return 0.0
     deepest = max(3, round(BORDER_STEP_DEPTH * length))
-    bright = ~over_breast & (band[:2].max(axis=0) >= BORDER_BRIGHT)
-    beside = 0.0
-    if bright.mean() > BORDER_SHARE:
-        beside = float(np.quantile(1 + np.argmin(band[1:, bright] >= BORDER_BRIGHT, axis=0), 0.75)) + 1
     steps = np.median(band[: deepest - 2, over_breast] - band[2:deepest, over_breast], axis=1) > BORDER_STEP
-    step = float(np.flatnonzero(steps)[-1]) + 3 if steps.any() else 0.0
-    return np.maximum(min(max(beside, step), deepest + 1), _clear_film(band))
+    bright = ~over_breast & (band[:2].max(axis=0) >= BORDER_BRIGHT)
+    faded = np.median(band[:2, over_breast].max(axis=0) - band[deepest, over_breast])
+    thickness = 0.0
+    if steps.any():
+        thickness = float(np.flatnonzero(steps)[-1]) + 3
+    elif bright.mean() > BORDER_SHARE and faded > BORDER_FADE:
+        thickness = float(np.quantile(1 + np.argmin(band[1:, bright] >= BORDER_BRIGHT, axis=0), 0.75)) + 1
+    return np.maximum(min(thickness, deepest + 1), _clear_film(band))
 
 
 def _clear_film(band: Grey) -> Line:

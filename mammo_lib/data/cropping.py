@@ -70,6 +70,7 @@ class GlobalView:
     boxes: list[list[float]]  # lesions, [x, y, w, h] in pixels of the view
     scale: tuple[float, float]  # pixels of the view per pixel of the source, x and y (equal but for rounding)
     offset: tuple[int, int]  # padding left of and above the crop
+    covered: list[float]  # share of each lesion's box that lies in the breast as it was found; the rest is kept too
 
 
 def box_of_mask(mask: Pixels) -> Box:
@@ -113,15 +114,15 @@ def global_image(
         for box in lesion_boxes
     ]
     # Cleaned after resizing: the same to a pixel of the view, and a tenth of the work on a full-size mammogram.
+    breast = refine(coarse, factor, (crop.y, crop.bottom), (crop.x, crop.right), (height, width))
+    kept = [_outward(box) for box in inner]
     small = clean(
-        _window(_resize(crop.of(image), width, height), int(image.max()) if white is None else white),
-        refine(coarse, factor, (crop.y, crop.bottom), (crop.x, crop.right), (height, width)),
-        [_outward(box) for box in inner],
+        _window(_resize(crop.of(image), width, height), int(image.max()) if white is None else white), breast, kept
     )
     pixels = np.zeros((settings.size, settings.size), np.uint8)
     Box(*offset, width, height).of(pixels)[:] = small
     boxes = [[x + offset[0], y + offset[1], w, h] for x, y, w, h in inner]
-    return GlobalView(pixels, crop, boxes, scale, offset)
+    return GlobalView(pixels, crop, boxes, scale, offset, [float(box.of(breast).mean()) for box in kept])
 
 
 def view_of_mask(mask: Mask, crop: Box, size: int) -> Mask:

@@ -30,6 +30,8 @@ from mammo_lib.data.images import ImageError, read_image
 from mammo_lib.data.masks import read_mask
 
 STAGE = "prepare"  # of the problems
+VERSION = 2  # of how pixels become P and G, here and in cropping.py and breast.py; raised when arrays would differ
+COVERED = 0.5  # ours: of a lesion's box; less of it in the breast, as that was found, is told
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ def process_image(job: ImageJob) -> tuple[Findings, np.ndarray, np.ndarray]:
         lost = [_problem(mass_id, job.image_path, error) for mass_id in boxes]
         return _set_aside(problems + lost), patches, view
     centres, patches = _patches(job, whole, restored, white)
+    problems += [
+        problem(mass_id, NOTE, job.image_path, f"only {share:.0%} of its box lies in the breast that was found")
+        for mass_id, share in zip(boxes, cut.covered, strict=True)
+        if share < COVERED
+    ]
     return Findings(boxes, centres, cut.crop, cut.boxes, problems), patches, cut.pixels[None]
 
 

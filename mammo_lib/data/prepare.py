@@ -31,7 +31,7 @@ from mammo_lib import paths
 from mammo_lib.config import Profile
 from mammo_lib.data import cases as case_tables
 from mammo_lib.data.cropping import Box
-from mammo_lib.data.extraction import Findings, ImageJob, Mass, load_findings, load_pixels, run_job
+from mammo_lib.data.extraction import VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
 from mammo_lib.data.images import WINDOW
 
 RECORD = "prepare.json"
@@ -74,6 +74,7 @@ def settings(cases: pd.DataFrame, profile: Profile, seed: int) -> dict[str, Any]
         "masses": len(cases),
         "archive": hashlib.sha256(table).hexdigest(),
         "window": WINDOW,
+        "extraction": VERSION,
     }
 
 

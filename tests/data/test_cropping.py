@@ -91,6 +91,38 @@ def test_image_without_a_breast_is_refused(image):
         global_image(image, [], SETTINGS)
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_glow_beside_the_breast_costs_no_tissue(turns):
+    """Fogged film along the chest wall brightens breast and background alike; there is no border to cut."""
+    image, breast, _, _, _ = film()
+    image[:, :4] = image[:, 4:5]
+    rows = np.arange(6, 496)
+    fogged = np.clip(image[rows, :20].astype(int) + 160, 0, 255)
+    image[rows, :20] = np.where(breast[rows, :20], image[rows, :20], fogged)
+    mask = np.rot90(breast_mask(np.ascontiguousarray(np.rot90(image, turns))), -turns)
+    inner = breast.copy()
+    inner[:90] = inner[410:] = False
+    assert mask[inner].mean() > 0.995
+    assert mask[100:400, 0].all()
+    assert mask[:60, :20].mean() < 0.05
+
+
+def test_a_border_costs_no_more_tissue_than_it_covers():
+    """Thick and smeared beside the breast, six pixels where the breast lies on it."""
+    image, breast, *_ = film()
+    image[:, 4:6] = image[:, :2]
+    image[:, 6:18] = np.where(breast[:, 6:18], image[:, 6:18], 235)
+    mask = breast_mask(image)
+    assert not mask[100:400, :6].any()
+    assert mask[100:400, 10:60].all()
+
+
+def test_a_lesion_outside_of_the_breast_is_kept_and_told():
+    image, *_ = film()
+    view = global_image(image, [Box(60, 230, 40, 40), Box(310, 35, 30, 20)], SETTINGS)
+    assert view.covered == [1.0, 0.0]
+
+
 def test_clean_zeroes_outside_but_never_in_a_kept_box():
     image = np.full((8, 8), 7, np.uint8)
     mask = np.zeros((8, 8), bool)
