@@ -134,7 +134,9 @@ def is_done(record: Path, settings: Mapping[str, Any]) -> bool:
         return False
     differing = differences(read_json(record)["settings"], settings)
     if differing:
-        raise StageMismatch(f"{record} was made with other settings ({'; '.join(differing[:3])}): --force redoes it")
+        raise StageMismatch(
+            f"{record} was made with other settings ({'; '.join(differing[:3])}): delete it to have it made again"
+        )
     return True
 
 

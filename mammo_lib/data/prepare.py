@@ -256,7 +256,9 @@ def _verify(destination: Path) -> None:
     for name, expected in paths.read_json(destination / RECORD)["hashes"].items():
         path = destination / name
         if not path.exists() or paths.file_hash(path) != expected:
-            raise PrepareError(f"{path} is not the file that was prepared (its checksum differs): --force redoes it")
+            raise PrepareError(
+                f"{path} is not the file that was prepared (its checksum differs): delete {RECORD} to make it again"
+            )
 
 
 def _check_space(destination: Path, cases: pd.DataFrame, waiting: int, profile: Profile) -> None:

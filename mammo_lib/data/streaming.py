@@ -19,7 +19,7 @@ from mammo_lib import paths
 from mammo_lib.config import Profile
 from mammo_lib.data import cases as case_tables
 from mammo_lib.data import cbis_ddsm, download, prepare
-from mammo_lib.data.extraction import load_findings, run_job
+from mammo_lib.data.extraction import VERSION, load_findings, run_job
 from mammo_lib.data.images import WINDOW
 
 CASES, PROBLEMS = "streamed_cases.csv", "streamed_problems.csv"  # in the archive's folder, in place of the originals
@@ -38,7 +38,7 @@ class Stream:
     @property
     def work(self) -> Path:
         """Folder of what is finished, named after what an image's result depends on."""
-        settings = [paths.plain(self.profile.patches), paths.plain(self.profile.globals), self.seed, WINDOW]
+        settings = [paths.plain(self.profile.patches), paths.plain(self.profile.globals), self.seed, WINDOW, VERSION]
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         return self.destination / prepare.WORK / f"streamed-{name}"
 
@@ -90,7 +90,7 @@ def run(stream: Stream, jobs: Sequence[PatientJob], executor: Executor | None = 
     archive, destination, settings = stream.archive, stream.destination, (stream.profile, stream.seed)
     if (destination / prepare.RECORD).exists():
         if not (archive / CASES).exists():
-            raise prepare.PrepareError(f"{destination} was prepared from another archive: --force redoes it")
+            raise prepare.PrepareError(f"{destination} was prepared from another archive: delete it first")
         return prepare.prepare(*read_tables(archive), archive, destination, *settings)
     descriptions = cbis_ddsm.read_descriptions(cbis_ddsm.find_descriptions(archive))
     _check_patients(descriptions, jobs, archive)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from mammo_lib.config import DATA_SEED, GLOBAL_CANDIDATES, PROPOSED, Augmentation, Training
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
@@ -21,6 +22,7 @@ from mammo_lib.training.experiments import Cell
 CANDIDATES, CONTROLS = "candidates.csv", "controls.csv"
 OVERFITTED = 32  # images
 OVERFIT_EPOCHS = 40  # ours
+SHUFFLES = 5  # ours
 SHUFFLED_EPOCHS = 4  # ours: at most; what labels without meaning teach does not grow with time
 UNCHANGED = Augmentation(0.0, 0.0, (0.0, 0.0), (1.0, 1.0), (0.0, 0.0))
 
@@ -84,10 +86,16 @@ def controls(experiment: Experiment) -> pd.DataFrame:
     """Two checks of the training itself, with the proposed network on P in fold 0; also written to controls.csv.
 
     "overfit": 32 training patches without augmentation are learnt by heart (training accuracy 1). "shuffled labels":
-    trained with the labels of the masses exchanged at random, the test AUC is that of chance (its interval holds 0.5).
+    trained with the labels of the masses exchanged at random, SHUFFLES times. The interval of one of them is that of
+    its test patients alone; a network that learns a rule at random may order the true classes a little, either way, so
+    it may miss 0.5. The mean of all must not: its interval is Student's, over the shuffles.
     """
     cell = Cell(experiment.protocol, "P", PROPOSED, "scratch", seed=experiment.seed)
-    table = pd.DataFrame([_overfit(experiment, cell), _shuffled(experiment, cell)])
+    shuffled = pd.DataFrame([_shuffled(experiment, cell, number) for number in range(SHUFFLES)])
+    auc, within = shuffled["test_auc"].mean(), (1 + experiment.profile.evaluation.confidence) / 2
+    half = scipy.stats.t.ppf(within, SHUFFLES - 1) * scipy.stats.sem(shuffled["test_auc"])
+    mean = {"control": f"shuffled labels, mean of {SHUFFLES}"} | _auc(auc, auc - half, auc + half)
+    table = pd.concat([pd.DataFrame([_overfit(experiment, cell)]), shuffled, pd.DataFrame([mean])], ignore_index=True)
     write_table(table, experiment.results / CONTROLS)
     return table
 
@@ -119,17 +127,17 @@ def _overfit(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _shuffled(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+def _shuffled(experiment: Experiment, cell: Cell, number: int) -> dict[str, Any]:
     """The labels of training and validation masses are exchanged among them; test masses keep theirs."""
     from mammo_lib.evaluation import statistics
 
     images, table = cell_data(experiment, cell)
     masses = table[table["part"] != "test"].drop_duplicates("mass_id").set_index("mass_id")["label"]
-    exchanged = masses.sample(frac=1, random_state=DATA_SEED).set_axis(masses.index)
+    exchanged = masses.sample(frac=1, random_state=DATA_SEED + number).set_axis(masses.index)
     labels = table["mass_id"].map(exchanged).fillna(table["label"]).astype(int)
     profile, training = experiment.profile, experiment.profile.patch_training
     training = replace(training, max_epochs=min(training.max_epochs, SHUFFLED_EPOCHS))
-    folder, network = experiment.runs / "controls" / "shuffled", build_network(profile, cell)
+    folder, network = experiment.runs / "controls" / f"shuffled-{number}", build_network(profile, cell)
     settings = _settings(experiment, cell, training)
     history = fit(network, images, table.assign(label=labels), training, profile, cell.seed, folder, settings)
     predicted, rule = predict(network, images, table, training.batch_size, default_device()), profile.evaluation
@@ -138,12 +146,13 @@ def _shuffled(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     replicates = statistics.bootstrap(statistic, test["patient_id"], rule.resamples, experiment.seed)
     auc = statistics.percentile(replicates, rule.confidence)
     return {
-        "control": "shuffled labels",
+        "control": f"shuffled labels {number + 1}",
         "cases": len(test),
         "epochs": len(history.epochs),
         "train_loss": history.epochs[-1].train_loss,
         "train_accuracy": history.epochs[-1].train_accuracy,
-        "test_auc": auc.estimate,
-        "test_auc_low": auc.low,
-        "test_auc_high": auc.high,
-    }
+    } | _auc(auc.estimate, auc.low, auc.high)
+
+
+def _auc(auc: float, low: float, high: float) -> dict[str, float]:
+    return {"test_auc": auc, "test_auc_low": low, "test_auc_high": high}

@@ -74,7 +74,7 @@ def load(path: Path, expected_config: Mapping[str, Any] | None = None) -> dict[s
     differing = [] if expected_config is None else paths.differences(state["config"], expected_config)
     if differing:
         raise CheckpointMismatch(
-            f"{chosen} was made with another config ({'; '.join(differing[:3])}): --force trains it again"
+            f"{chosen} was made with another config ({'; '.join(differing[:3])}): delete its folder to train it again"
         )
     return state
 

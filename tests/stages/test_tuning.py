@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -52,20 +53,33 @@ def test_the_controls_of_a_training_that_works(run, monkeypatch):
         return fit(network, images, table, *rest)
 
     monkeypatch.setattr(tuning, "fit", note)
-    overfit, shuffled = stages.controls(run).to_dict("records")
+    monkeypatch.setattr(tuning, "SHUFFLES", 3)
+    overfit, *shuffles, mean = stages.controls(run).to_dict("records")
     assert overfit["train_accuracy"] == 1.0
     assert overfit["train_loss"] < 0.3
-    assert shuffled["test_auc_low"] <= shuffled["test_auc"] <= shuffled["test_auc_high"]
+    assert all(shuffled["test_auc_low"] <= shuffled["test_auc"] <= shuffled["test_auc_high"] for shuffled in shuffles)
+    assert mean["test_auc"] == pytest.approx(np.mean([shuffled["test_auc"] for shuffled in shuffles]))
 
     truth = stages.parts(run, "P").set_index("id")["label"]
-    few, exchanged = seen[0].query("part == 'train'"), seen[1].set_index("id")
+    few, exchanged, again = seen[3].query("part == 'train'"), seen[0].set_index("id"), seen[1].set_index("id")
     assert few["label"].tolist() == truth[few["id"]].tolist()
     assert few["label"].nunique() == 2
     assert not few["mass_id"].duplicated().any()
     kept = exchanged["part"] == "test"
+    assert (exchanged["label"] != again["label"]).any()
     assert (exchanged["label"][kept] == truth[exchanged.index][kept]).all()
     assert (exchanged["label"][~kept] != truth[exchanged.index][~kept]).any()
     assert exchanged["label"][~kept].sum() == truth[exchanged.index][~kept].sum()
+
+
+def test_the_interval_over_shuffles_is_students(run, monkeypatch):
+    monkeypatch.setattr(tuning, "SHUFFLES", 3)
+    monkeypatch.setattr(tuning, "_overfit", lambda *_: {})
+    monkeypatch.setattr(tuning, "_shuffled", lambda *about: {"test_auc": (0.4, 0.6, 0.5)[about[-1]]})
+    mean = stages.controls(run).iloc[-1]
+    half = 4.303 * 0.1 / 3**0.5  # t of 2 degrees of freedom at 97.5 %, from a printed table
+    found = mean[["test_auc_low", "test_auc", "test_auc_high"]].astype(float)
+    assert found.tolist() == pytest.approx([0.5 - half, 0.5, 0.5 + half], abs=1e-4)
 
 
 def test_the_overfit_control_notices_a_network_that_cannot_learn(run, monkeypatch):
@@ -73,5 +87,5 @@ def test_the_overfit_control_notices_a_network_that_cannot_learn(run, monkeypatc
     blind = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(1.0), nn.Linear(3, 2))
     monkeypatch.setattr(tuning, "build_network", lambda _profile, _cell: blind.append(nn.LayerNorm(2)))
     monkeypatch.setattr(tuning, "OVERFIT_EPOCHS", 2)
-    monkeypatch.setattr(tuning, "_shuffled", lambda *_: {})
+    monkeypatch.setattr(tuning, "_shuffled", lambda *_: {"test_auc": 0.5})
     assert stages.controls(run)["train_accuracy"][0] <= 0.75
