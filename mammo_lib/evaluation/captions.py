@@ -55,6 +55,21 @@ TABLES = {
         "training part. Share of 1.",
     ),
     "problems": Told("Set aside, repaired or noted.", "One row an event; stage note: nothing was set aside."),
+    "candidates": Told(
+        "Settings of stage G, tried on the proposed network from its P cell.",
+        "Validation: accuracy (share of 1) and AUC of the best epoch, the one that would be kept; no test case was "
+        "looked at. Losses: mean cross-entropy of the first and the last epoch.",
+        {"learning rate": "{:g}", "batch size": "{:g}"},
+    ),
+    "controls": Told(
+        "What training learns when there is something to learn, and when there is not.",
+        "Set P. Overfit: training patches by heart, at the best epoch. Shuffled labels: test AUC after training on "
+        f"labels exchanged at random, interval {_INTERVAL}; of the mean, Student's over the shuffles.",
+    ),
+    "probe/readings": Told(
+        "Ways of reading an image that the probe was chosen from.",
+        "AUC by cross-validation within the official training patients.",
+    ),
     "outcomes": Told(
         "Every cell of the experiment and what became of it.", "Cell: stage, network, initial weights, fold, seed."
     ),

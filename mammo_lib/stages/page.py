@@ -30,6 +30,8 @@ CITE = (
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
 FURTHER = ("intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
+TRIED = ("candidates", "controls", "probe/readings")
+NOT_TRIED = "Other settings (python -m mammo_lib tune) and the controls of training (controls) have not been run."
 ARITHMETIC = "Arithmetic on the paper's Tables 1 and 2; our data and networks play no part in it."
 CHECKLIST = "What the records of this run can answer of two reporting checklists; what is open needs a person."
 NOT_CLINICAL = "For research on methods; not for clinical use."
@@ -99,6 +101,11 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             for stage, table, title in STAGES
         ),
         section("Does CBAM help, does patch transfer help", made=("questions",), figures=tuple(asked)),
+        section(
+            "Does training learn",
+            prose=[] if any((experiment.results / f"{name}.csv").exists() for name in TRIED) else [NOT_TRIED],
+            stored=TRIED,
+        ),
         section(
             "Where the network looks",
             tables=_localisation(experiment),

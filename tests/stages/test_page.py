@@ -17,6 +17,7 @@ SECTIONS = [
     "Table 1: patches",
     "Table 2: whole mammograms",
     "Does CBAM help, does patch transfer help",
+    "Does training learn",
     "Where the network looks",
     "Split protocols",
     "What the printed numbers imply",
@@ -88,6 +89,17 @@ def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
     assert {(captions.FIGURES | asked)[name] for name in drawn} == set(shown)
     assert len(shown) == len(drawn)
     assert all(caption.endswith(".") and "_" not in caption for caption in shown)
+
+
+def test_settings_that_were_tried_are_shown(run: stages.Experiment, text: str) -> None:
+    assert page.NOT_TRIED in unescape(text)
+    pd.DataFrame({"candidate": ["slow"], "learning_rate": [1e-5], "batch_size": [4], "validation_auc": [0.5]}).to_csv(
+        run.results / "candidates.csv", index=False
+    )
+    told = unescape(page.report(run).read_text(encoding="utf-8"))
+    assert captions.TABLES["candidates"].caption in told
+    assert "1e-05" in told
+    assert page.NOT_TRIED not in told
 
 
 def test_every_source_of_data_has_its_facts() -> None:
