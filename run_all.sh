@@ -15,6 +15,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--allow-parti
               paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
               reduced-cpu  the same, trained small, for a host without a GPU
+              reduced-cpu-adapted  that, with the settings of set G that did best on validation
               mias      mini-MIAS; with --protocol grouped_cv or as_written
               mias-asymmetries  the same, architectural distortions and asymmetries counted as masses too
               own       your own cases.csv and images, the paper's sizes

@@ -45,6 +45,6 @@ def test_the_papers_settings_are_those_of_section_2_5() -> None:
 def test_an_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(
         ValueError,
-        match=r"unknown profile 'papper': choose one of quick, paper, reduced, reduced-cpu, mias, mias-asy",
+        match=r"unknown profile 'papper': choose one of quick, paper, reduced, reduced-cpu, reduced-cpu-adapted, ",
     ):
         config.get_profile("papper")

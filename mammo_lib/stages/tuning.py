@@ -57,7 +57,7 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
     network, initial = build_network(experiment.profile, cell), initial_weights(experiment, cell)
     initial.give_to(network)
     images, table = cell_data(experiment, cell)
-    folder = experiment.runs / "candidates" / name.replace(" ", "-")
+    folder = experiment.runs / "candidates" / name.replace(",", "").replace(" ", "-")
     settings = _settings(experiment, cell, training, initial.hashes)
     try:
         history = fit(network, images, table, training, experiment.profile, cell.seed, folder, settings)
