@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib import config, readme
+from mammo_lib.evaluation.captions import FIGURES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +51,14 @@ def test_every_table_of_readme_is_what_its_file_says(name: str, shown: str) -> N
 def test_the_probe_uses_the_reading_that_cross_validation_chose() -> None:
     table = pd.read_csv(ROOT / "results" / "reduced" / "official" / "probe" / "readings.csv")
     assert table.loc[table["auc"].idxmax(), "reading"] == config.Probe().reading
+
+
+@pytest.mark.parametrize("report", sorted((ROOT / "results").glob("reduced*/report.html")), ids=str)
+def test_no_committed_report_shows_a_mammogram_of_the_reduced_copy(report: Path) -> None:
+    """Its pictures may be looked at, not published."""
+    pictures = ("fig2_views", "fig3_patch_and_global", "fig7_gradcam", "gradcam_contact_sheet")
+    page = report.read_text(encoding="utf-8")
+    assert not [name for name in pictures if FIGURES[name] in page]
 
 
 def test_every_block_of_readme_can_be_read() -> None:
