@@ -123,7 +123,8 @@ def _setting(experiment: Experiment) -> "Setting":
         elif row["state"].item() == "not available":
             reasons[key] = "weights not available"
         elif row["state"].item() in ("failed", "not run"):
-            reasons[key] = f"{row['state'].item()}: {row['message'].item()}"
+            said, _, _ = row["message"].item().partition(" (images")  # which ones is in outcomes.csv
+            reasons[key] = f"{row['state'].item()}: {said}"
     probed = probe_file(experiment, "P").exists()
     return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, probe=probed)
 
