@@ -64,7 +64,8 @@ TABLES = {
     "controls": Told(
         "What training learns when there is something to learn, and when there is not.",
         "Set P. Overfit: training patches by heart, at the best epoch. Shuffled labels: test AUC after training on "
-        f"labels exchanged at random, interval {_INTERVAL}; of the mean, Student's over the shuffles.",
+        f"labels exchanged at random, interval {_INTERVAL}; of the mean, Student's over the shuffles. Cases: patches.",
+        {"cases": "{:.0f}", "epochs": "{:.0f}"},
     ),
     "probe/readings": Told(
         "Ways of reading an image that the probe was chosen from.",
