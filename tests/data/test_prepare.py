@@ -247,6 +247,17 @@ def test_what_cannot_be_used_is_a_row_with_its_reason(archive, tmp_path):
     assert labels["B2_RIGHT_CC"] == 1, "its malignant mass lost its mask, not its label"
 
 
+def test_a_lesion_outside_of_the_breast_is_kept_with_a_note(archive, tmp_path):
+    """The box of the last mass is moved into the background, which begins at column 140."""
+    root, table = archive
+    moved = table.assign(box_x=table["box_x"].mask(table["mass_id"] == "C3_RIGHT_CC_2", 180))
+    summary = prepare.prepare(moved, NO_PROBLEMS, root, tmp_path / "out", TINY, 7)
+    assert (summary.masses, summary.set_aside) == (12, 0)
+    told = pd.read_csv(tmp_path / "out" / "problems.csv")
+    assert told[["id", "stage"]].to_numpy().tolist() == [["C3_RIGHT_CC_2", cases.NOTE]]
+    assert "lies in the breast" in told["reason"][0]
+
+
 def test_a_run_that_loses_too_much_stops_and_goes_on_once_mended(archive, tmp_path):
     root, _ = archive
     good = (root / "A1_LEFT_CC.png").read_bytes()
@@ -363,12 +374,15 @@ def test_restored_box_holds_the_stored_box():
     assert extraction._restore(image, {}, None)[0] is image
 
 
-def test_settings_tell_all_that_the_arrays_depend_on(archive):
+def test_settings_tell_all_that_the_arrays_depend_on(archive, monkeypatch):
     table = archive[1]
     base = prepare.settings(table, TINY, 7)
     assert json.loads(json.dumps(base)) == base
     other = replace(TINY, patches=replace(TINY.patches, context=3.0))
     changed = table.assign(label=1 - table["label"])
+    monkeypatch.setattr(prepare, "VERSION", prepare.VERSION + 1)
+    assert prepare.settings(table, TINY, 7) != base
+    monkeypatch.undo()
     for different in (
         prepare.settings(table, TINY, 8),
         prepare.settings(table, other, 7),
