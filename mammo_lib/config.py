@@ -295,7 +295,7 @@ _REDUCED_CPU = replace(
     patch_training=replace(PATCH_TRAINING, max_epochs=10, plateau_patience=4, stop_patience=6, precision="bf16"),
     global_training=replace(GLOBAL_TRAINING, max_epochs=6, plateau_patience=3, stop_patience=4, precision="bf16"),
 )
-# The same with the settings of stage G that `tune` found best on validation, by accuracy, as the paper chooses epochs
+# The same with the settings of stage G that `tune` found best on validation, by accuracy, by which epochs are kept too
 # (results/reduced-cpu/official/candidates.csv). As many epochs, so that only the settings differ.
 _REDUCED_CPU_ADAPTED = replace(
     _REDUCED_CPU,

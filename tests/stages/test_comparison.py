@@ -141,3 +141,17 @@ def test_baselines_have_the_masses_whose_patches_are_tested(every_protocol: dict
         assert baselines["cases"].eq(patches["mass_id"].nunique()).all()
         assert baselines["malignant"].eq(patches.drop_duplicates("mass_id")["label"].sum()).all()
         assert baselines["patients"].eq(patches["patient_id"].nunique()).all()
+
+
+def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(run: stages.Experiment) -> None:
+    path = run.results / "outcomes.csv"
+    kept = path.read_bytes()
+    failed = ("G/vgg16/imagenet/fold0-seed0", "failed", "Diverged: loss is nan (images a, b): look at them")
+    pd.DataFrame([failed], columns=["cell", "state", "message"]).to_csv(path, index=False)
+    try:
+        frame = stages.evaluate(run)["table2"].frame
+    finally:
+        path.write_bytes(kept)
+    row = frame.query("network == 'VGG16' and initial == 'ImageNet'")
+    assert row["note"].tolist() == ["failed: Diverged: loss is nan"]
+    assert row["auc"].isna().all()
