@@ -16,8 +16,11 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
 }
 NETWORKS = tuple(NETWORK_LABELS)
 PROPOSED = "resnet50_cbam"
-PROBE = "probe"  # beyond the paper (ours): no network of the matrix, but a row of the same tables; see Probe below
-ROW_LABELS = NETWORK_LABELS | {PROBE: "Linear probe of VGG16 (ours)"}
+# Beyond the paper (ours): no networks of the matrix, but rows of the same tables; see Probe and MassMap below.
+PROBE, MASS_MAP = "probe", "mass_map"
+EXTRA_LABELS = {PROBE: "Linear probe of VGG16 (ours)", MASS_MAP: "Mass map of VGG16 (ours)"}
+EXTRA_INITIAL = "imagenet"  # the weights that both start from
+ROW_LABELS = NETWORK_LABELS | EXTRA_LABELS
 
 INITIAL_LABELS = {"scratch": "random", "imagenet": "ImageNet", "patch": "Patch data"}  # "scratch" is our control
 PROTOCOLS = {
@@ -112,6 +115,30 @@ class Probe:
     mass_cells: int = 12  # learnt from each image, at most: more of one image say little new
     background_cells: int = 20  # likewise
     precision: str = "bf16"  # of VGG16
+
+
+@dataclass(frozen=True)
+class MassMap:
+    """Beyond the paper, all ours: VGG16 taught which cells of set G are mass, and of which kind: training/mass_map.py.
+
+    The fixed length, without a choice of epoch, leaves the validation part to the choice of a reading.
+    """
+
+    window: int = 160  # pixels of set G; half of the masses are under 37, and a cell of VGG16 sees 196
+    shift: float = 0.3  # of the window: how far off its middle a mass may lie
+    core: float = 0.6  # share of a mass box's sides whose cells are learnt as mass
+    masses: int = 12  # windows with a mass in a batch
+    backgrounds: int = 4  # windows from anywhere in the breast in a batch
+    epochs: int = 12
+    learning_rate: float = 5e-5  # of AdamW, at most
+    classifier_factor: float = 10.0  # the new layer's rate / that of the others
+    warm_up: float = 0.15  # share of the training in which the rate rises
+    weight_decay: float = 0.01
+    kept_layers: int = 10  # of VGG16, not trained: its first two blocks, edges and textures
+    dropout: float = 0.3
+    contrast: tuple[float, float] = (0.85, 1.15)
+    brightness: float = 10.0  # grey values of 255, up or down
+    precision: str = "bf16"
 
 
 @dataclass(frozen=True)
@@ -227,6 +254,7 @@ class Profile:
     patch_training: Training = PATCH_TRAINING
     global_training: Training = GLOBAL_TRAINING
     probe: Probe = Probe()
+    mass_map: MassMap = MassMap()
     split: Split = Split()
     evaluation: Evaluation = Evaluation()
     phantom: PhantomArchive | None = None

@@ -38,7 +38,7 @@ class Setting:
     threshold: float | str | None = None
     seed: int = 0
     reasons: Mapping[Key, str] = field(default_factory=dict)  # why a cell has no predictions
-    probe: bool = False  # whether there are predictions of config.PROBE: a row of its own, after the networks
+    extra: tuple[str, ...] = ()  # those of config.EXTRA_LABELS with predictions: rows of their own, after the networks
 
     def unit_of(self, stage: str) -> str:
         return self.unit or DEFAULT_UNITS[stage]
@@ -85,11 +85,11 @@ def published(
 
 
 def lines(stage: str, setting: Setting) -> list[tuple[str, str]]:
-    """(network, initial) of every line of the stage's table: the paper's order, then our controls and our probe."""
+    """(network, initial) of every line of the stage's table: the paper's order, then our controls and our own rows."""
     networks = [
         (network, initial) for network in setting.profile.networks for initial in setting.profile.initial(stage)
     ]
-    return networks + ([(config.PROBE, "imagenet")] if setting.probe else [])
+    return networks + [(row, config.EXTRA_INITIAL) for row in setting.extra]
 
 
 def _cell_row(

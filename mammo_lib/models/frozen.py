@@ -37,30 +37,43 @@ def describe(layers: nn.Sequential, image: np.ndarray, precision: str = "fp32") 
     Only the part of the image that is not black is worked on; outside of it the description is 0. `precision` is "fp32"
     or "bf16" (autocast).
     """
-    if image.dtype != np.uint8 or image.ndim != 2 or image.shape[0] % _EVEN or image.shape[1] % _EVEN:
-        raise ValueError(f"image must be uint8 (S, S), S a multiple of {_EVEN}: got {image.dtype} {image.shape}")
+    rows, columns = seen(image)
     found = np.zeros((image.shape[0] // CELL, image.shape[1] // CELL, sum(CHANNELS)), np.float16)
-    rows, columns = (_seen(image.max(axis=axis)) for axis in (1, 0))
     if rows.stop == 0:
         return found
-    grey = torch.from_numpy(image[rows, columns].copy())[None, None].float() / 255
-    mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (config.NORMALISE_MEAN, config.NORMALISE_STD))
-    batch = ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
+    batch = network_input(image[rows, columns])
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         fourth = layers[:_FOURTH_POOLING](batch)
         fifth = layers[_FOURTH_POOLING:](fourth)
     both = torch.cat([fourth, fifth], dim=1)[0].float().log1p().permute(1, 2, 0)
-    found[_cells(rows), _cells(columns)] = both.numpy()
+    found[in_cells(rows), in_cells(columns)] = both.numpy()
     return found
 
 
-def _seen(profile: np.ndarray) -> slice:
-    """The pixels of a side from its first to its last that is not black, widened to an even number of cells."""
+def network_input(image: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W) -> float32 (1, 3, H, W), normalised as ImageNet weights expect."""
+    grey = torch.from_numpy(image.copy())[None, None].float() / 255
+    mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (config.NORMALISE_MEAN, config.NORMALISE_STD))
+    return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+def seen(image: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a square image, in pixels, from the first to the last that is not black; empty if all are.
+
+    They are widened to an even number of cells. ValueError for an image that is not uint8 (S, S), S a multiple of 32.
+    """
+    if image.dtype != np.uint8 or image.ndim != 2 or image.shape[0] % _EVEN or image.shape[1] % _EVEN:
+        raise ValueError(f"image must be uint8 (S, S), S a multiple of {_EVEN}: got {image.dtype} {image.shape}")
+    return _not_black(image.max(axis=1)), _not_black(image.max(axis=0))
+
+
+def _not_black(profile: np.ndarray) -> slice:
     bright = np.flatnonzero(profile)
     if not len(bright):
         return slice(0, 0)
-    return slice(bright[0] // _EVEN * _EVEN, -(-(bright[-1] + 1) // _EVEN) * _EVEN)
+    return slice(int(bright[0]) // _EVEN * _EVEN, -(-(int(bright[-1]) + 1) // _EVEN) * _EVEN)
 
 
-def _cells(pixels: slice) -> slice:
+def in_cells(pixels: slice) -> slice:
+    """A range of pixels in cells."""
     return slice(pixels.start // CELL, pixels.stop // CELL)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, PROBE, PROTOCOLS, ROW_LABELS
+from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
-from mammo_lib.stages.experiment import Experiment, probe_file
+from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
 
 if TYPE_CHECKING:
@@ -55,11 +55,12 @@ def _runs(experiment: Experiment) -> "Runs":
 
 
 def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], Path]:
-    """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of the probe."""
+    """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of our own rows."""
     matrix, folder = cells(experiment), experiment.results / "cells"
     files = {(c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS for c in matrix}
-    for stage, fold in product(MAIN_INITIAL, {cell.fold for cell in matrix}):  # the same for every training seed
-        files[stage, PROBE, "imagenet", fold, 0] = probe_file(experiment, stage, fold)
+    # the same for every training seed
+    for row, stage, fold in product(EXTRA_LABELS, MAIN_INITIAL, {cell.fold for cell in matrix}):
+        files[stage, row, EXTRA_INITIAL, fold, 0] = extra_file(experiment, row, stage, fold)
     return {key: path for key, path in files.items() if path.exists()}
 
 
@@ -125,8 +126,8 @@ def _setting(experiment: Experiment) -> "Setting":
         elif row["state"].item() in ("failed", "not run"):
             said, _, _ = row["message"].item().partition(" (images")  # which ones is in outcomes.csv
             reasons[key] = f"{row['state'].item()}: {said}"
-    probed = probe_file(experiment, "P").exists()
-    return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, probe=probed)
+    extra = tuple(row for row in EXTRA_LABELS if extra_file(experiment, row, "P").exists())
+    return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, extra=extra)
 
 
 def _masses(experiment: Experiment, stage: str) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
     results, data = predictions(experiment), data_sentence(experiment)
     written: list[Path] = []
     for stage, initial in MAIN_INITIAL.items():
-        shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] == PROBE)]
+        shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] in EXTRA_LABELS)]
         curves = [_curve(experiment, key, results[key]) for key in shown]
         if not curves:
             continue
@@ -225,7 +226,7 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
 
 
 def _draw_protocols(experiment: Experiment) -> list[Path]:
-    """The optimism of each protocol, for the probe and the arm of each stage that figures show; nothing with one."""
+    """The optimism of each protocol, for our own rows and the arm of each stage that figures show; nothing with one."""
     from mammo_lib.evaluation import figures, figures_curves
 
     path = experiment.results / "protocols.csv"
@@ -233,7 +234,7 @@ def _draw_protocols(experiment: Experiment) -> list[Path]:
         return []
     table = pd.read_csv(path)
     main = table["initial"] == table["stage"].map(MAIN_INITIAL).map(INITIAL_LABELS)
-    table = table[main | (table["network"] == ROW_LABELS[PROBE])]
+    table = table[main | (table["network"].isin(EXTRA_LABELS.values()))]
     frame = table.assign(
         label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import PROTOCOLS, Profile, get_profile
+from mammo_lib.config import PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
@@ -54,9 +54,13 @@ class Experiment:
         return self.places.figures / self.protocol
 
 
-def probe_file(experiment: Experiment, stage: str, fold: int = 0) -> Path:
-    """Where the predictions of the linear probe in one fold of stage "P" or "G" are."""
-    return experiment.results / "probe" / stage / f"fold{fold}.csv"
+def extra_file(experiment: Experiment, row: str, stage: str, fold: int = 0) -> Path:
+    """Where the predictions of one of config.EXTRA_LABELS in one fold of stage "P" or "G" are.
+
+    The probe is the same for every training seed.
+    """
+    name = f"fold{fold}" if row == PROBE else f"fold{fold}-seed{experiment.seed}"
+    return experiment.results / row / stage / f"{name}.csv"
 
 
 def check(experiment: Experiment) -> None:

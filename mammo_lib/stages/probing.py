@@ -4,7 +4,6 @@ The descriptions are made once from set G and serve every protocol; what is fitt
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import DATA_SEED, Probe
+from mammo_lib.config import DATA_SEED, PROBE, Probe
 from mammo_lib.stages.archive import load, parts
-from mammo_lib.stages.experiment import Experiment, probe_file, write_table
+from mammo_lib.stages.experiment import Experiment, extra_file, write_table
+from mammo_lib.stages.grid import Grid
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
             "G": images.assign(probability=_probe_images(described, samples, images)),
         }
         for stage, table in scores.items():
-            written.append(probe_file(experiment, stage, fold))
+            written.append(extra_file(experiment, PROBE, stage, fold))
             write_table(table[table["part"] != "train"].reindex(columns=PREDICTION_COLUMNS), written[-1])
     return written
 
@@ -167,36 +167,19 @@ def _file(folder: Path, start: int) -> Path:
 
 @dataclass(frozen=True)
 class _Described:
-    """Set G described: of image i (its row in G) the cells, which of them hold breast, and its masses in cells."""
+    """Set G described, cell by cell."""
 
+    grid: Grid
     files: list[np.ndarray]
-    inside: np.ndarray  # bool (N, h, w)
-    boxes: list[list[list[float]]]
-    labels: list[list[int]]
-    views: pd.DataFrame  # globals.csv
     settings: Probe
-    pixels: int
 
     @classmethod
     def of(cls, experiment: Experiment, folder: Path) -> "_Described":
-        from mammo_lib.models.frozen import CELL
-
-        images, views = load(experiment, "G")
-        cases = pd.read_csv(experiment.places.prepared / "cases.csv", keep_default_na=False)
-        labels = cases.groupby("image_id")["label"].agg(list)
-        cells = images.shape[1] // CELL
-        return cls(
-            [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))],
-            images.reshape(len(images), cells, CELL, cells, CELL).max(axis=(2, 4)) > 0,
-            [[[value / CELL for value in box] for box in json.loads(text)] for text in views["boxes"]],
-            [labels[name] for name in views["image_id"]],
-            views,
-            experiment.profile.probe,
-            CELL,
-        )
+        files = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
+        return cls(Grid.of(experiment), files, experiment.profile.probe)
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.files[row // IMAGES_AT_ONCE][row % IMAGES_AT_ONCE], self.inside[row]
+        return self.files[row // IMAGES_AT_ONCE][row % IMAGES_AT_ONCE], self.grid.inside[row]
 
 
 # ----------------------------------------------------------------------------- stage G
@@ -209,7 +192,9 @@ def _samples(described: _Described, rows: Iterable[int]) -> dict[int, tuple[np.n
     found = {}
     for row in rows:
         description, inside = described[row]
-        labels = room.cell_labels(inside, described.boxes[row], described.labels[row], described.settings.core)
+        labels = room.cell_labels(
+            inside, described.grid.boxes[row], described.grid.labels[row], described.settings.core
+        )
         at = tuple(room.sample(labels, described.settings, np.random.default_rng((DATA_SEED, row))).T)
         cells = room.neighbourhood(description, inside)[at].astype(np.float16)
         found[row] = room.summary(description, inside), cells, labels[at]
@@ -252,9 +237,8 @@ def _read_patches(described: _Described, patches: pd.DataFrame) -> np.ndarray:
     """Summary of the cells that each patch's window touches, float32 (n, 2 C)."""
     from mammo_lib.training import probe as room
 
-    of_image = dict(zip(described.views["image_id"], range(len(described.views)), strict=True))
     summaries = []
-    for row, window in zip(patches["image_id"].map(of_image), _windows(described, patches), strict=True):
+    for row, window in zip(described.grid.rows_of(patches), described.grid.windows(patches), strict=True):
         description, inside = described[row]
         summaries.append(room.summary(description, room.box_cells(inside.shape, window)))
     return np.stack(summaries)
@@ -268,17 +252,3 @@ def _probe_patches(read: np.ndarray, patches: pd.DataFrame, settings: Probe) -> 
     fitted = room.classifier(settings.patch_strength).fit(read[train], patches.loc[train, "label"])
     probability: np.ndarray = fitted.predict_proba(read)[:, 1]
     return probability
-
-
-def _windows(described: _Described, patches: pd.DataFrame) -> np.ndarray:
-    """x, y, w, h, float (n, 4), of each patch in cells of its image's view; at an image's edge cut, not shifted."""
-    size = described.inside.shape[1] * described.pixels
-    placed = patches[["image_id", "centre_x", "centre_y", "window"]].merge(
-        described.views[["image_id", "crop_x", "crop_y", "crop_w", "crop_h"]], on="image_id", validate="many_to_one"
-    )
-    ratio = size / placed[["crop_w", "crop_h"]].max(axis=1)
-    boxes = [placed["window"] * ratio] * 2
-    for centre, start, length in (("centre_y", "crop_y", "crop_h"), ("centre_x", "crop_x", "crop_w")):
-        margin = (size - placed[length] * ratio) / 2
-        boxes.insert(0, (placed[centre] - placed["window"] / 2 - placed[start]) * ratio + margin)
-    return np.stack(boxes, axis=1) / described.pixels

@@ -85,7 +85,7 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
     training = profile.training(cell.stage)
     initial = initial_weights(experiment, cell)
-    settings = records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell) | initial.hashes)
+    settings = records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell.stage) | initial.hashes)
     if paths.is_done(folder / "run.json", settings):
         return experiments.Outcome(cell, "skipped")
     network = build_network(profile, cell)
@@ -185,10 +185,10 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
     return _Initial("random")
 
 
-def hashes_of_inputs(experiment: Experiment, cell: "Cell") -> dict[str, str]:
-    """Hashes of what a cell reads besides its initial weights."""
+def hashes_of_inputs(experiment: Experiment, stage: str) -> dict[str, str]:
+    """Hashes of what a training of stage "P" or "G" reads besides its initial weights."""
     prepared = paths.read_json(experiment.places.prepared / "prepare.json")["hashes"]
-    name = ARRAY[cell.stage]
+    name = ARRAY[stage]
     return {
         "images": prepared[f"{name}.npy"],
         "table": prepared[f"{name}.csv"],

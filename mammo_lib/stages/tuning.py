@@ -79,7 +79,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What a checkpoint must agree with to go on from it: as of a cell, but trained as here."""
     profile = replace(experiment.profile, patch_training=training, global_training=training)
-    return records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell) | dict(hashes or {}))
+    return records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell.stage) | dict(hashes or {}))
 
 
 def controls(experiment: Experiment) -> pd.DataFrame:

@@ -51,6 +51,18 @@ def record(settings: Mapping[str, Any], history: "History", device: str, started
     return {
         "settings": settings,
         "seed": settings["cell"]["seed"],
+        **circumstances(device, started),
+        "images_per_second": round(history.images_per_second, 2),
+        "training_seconds": round(sum(row.seconds for row in history.epochs), 2),
+        "epochs": len(history.epochs),
+        "best_epoch": history.best.epoch,
+        "best_validation_accuracy": history.best.validation_accuracy,
+    }
+
+
+def circumstances(device: str, started: datetime) -> dict[str, Any]:
+    """Where, when and with what a training ran that ends now: a part of every run.json."""
+    return {
         "commit": commit(),
         "versions": {
             "mammo_lib": __version__,
@@ -61,11 +73,6 @@ def record(settings: Mapping[str, Any], history: "History", device: str, started
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "peak_memory_bytes": peak_memory(device),
-        "images_per_second": round(history.images_per_second, 2),
-        "training_seconds": round(sum(row.seconds for row in history.epochs), 2),
-        "epochs": len(history.epochs),
-        "best_epoch": history.best.epoch,
-        "best_validation_accuracy": history.best.validation_accuracy,
     }
 
 
