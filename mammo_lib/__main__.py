@@ -23,6 +23,7 @@ STEPS = {  # name -> what it does
     "split": "P and G -> train, validation and test, with a table of leaks",
     "train": "train cells; finished ones are skipped, interrupted ones go on",
     "probe": "beyond the paper: logistic regressions on what a frozen ImageNet VGG16 sees",
+    "map": "beyond the paper: VGG16 taught which cells of a mammogram are mass, read as a classifier",
     "tune": "other settings of stage G, compared on validation only",
     "controls": "does training learn what is there, and only that: 32 patches by heart, and shuffled labels",
     "status": "cells that are done, running, failed, and the time left",
@@ -57,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
         if name in WITH_WORKERS:
             step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
-        if name == "probe":
+        if name in ("probe", "map"):
             step.add_argument("--learnt-on", metavar="PROFILE", help="fit it on this profile's official training part")
+        if name == "probe":
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
         if name in ("integrity", "prepare", "notebook"):
             step.add_argument(
@@ -89,11 +91,15 @@ def run(arguments: argparse.Namespace) -> int:
             return _run_on(executor, arguments, experiment)
     if arguments.step == "is-current":
         return int(not stages.is_current(experiment))
+    if arguments.step == "map" and arguments.learnt_on:
+        print(_text(stages.transfer_map(experiment, _learnt_on(arguments))))
+        return 0
     simple: dict[str, Callable[[stages.Experiment], object]] = {
         "check": stages.check,
         "integrity": stages.integrity,
         "split": stages.split,
         "controls": stages.controls,
+        "map": stages.map_masses,
         "status": stages.status,
         "evaluate": stages.evaluate,
         "figures": stages.draw_everything,
@@ -119,8 +125,7 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
         print(stages.download(experiment, executor, arguments.stream, arguments.yes))
         return 0
     if arguments.step == "probe" and arguments.learnt_on:
-        learnt = stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
-        print(_text(stages.transfer(experiment, learnt, executor)))
+        print(_text(stages.transfer(experiment, _learnt_on(arguments), executor)))
         return 0
     choose = arguments.step == "probe" and arguments.choose
     others: dict[str, Callable[[stages.Experiment, Executor | None], object]] = {
@@ -131,6 +136,12 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
     }
     print(_text(others[arguments.step](experiment, executor)))
     return 0
+
+
+def _learnt_on(arguments: argparse.Namespace) -> "Experiment":
+    from mammo_lib import stages
+
+    return stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
 
 
 def _text(result: object) -> str:

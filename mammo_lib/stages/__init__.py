@@ -11,6 +11,7 @@ from mammo_lib.stages.experiment import Experiment, check, describe_environment,
 from mammo_lib.stages.explanation import draw_explanations, explain
 from mammo_lib.stages.fetching import download
 from mammo_lib.stages.finished import is_current, remember
+from mammo_lib.stages.mapping import map_masses, transfer_map
 from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.probing import choose_reading, probe, transfer
@@ -42,6 +43,7 @@ __all__ = [
     "is_current",
     "lesion_boxes",
     "load",
+    "map_masses",
     "parts",
     "predictions",
     "prepare",
@@ -53,5 +55,6 @@ __all__ = [
     "status",
     "train",
     "transfer",
+    "transfer_map",
     "tune",
 ]

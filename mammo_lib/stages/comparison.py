@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, PROTOCOLS
+from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
 from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
@@ -58,16 +58,17 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
     """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of our own rows."""
     matrix, folder = cells(experiment), experiment.results / "cells"
     files = {(c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS for c in matrix}
-    # the same for every training seed
     for row, stage, fold in product(EXTRA_LABELS, MAIN_INITIAL, {cell.fold for cell in matrix}):
-        files[stage, row, EXTRA_INITIAL, fold, 0] = extra_file(experiment, row, stage, fold)
+        seed = 0 if row == PROBE else experiment.seed  # nothing is random in the probe
+        files[stage, row, EXTRA_INITIAL, fold, seed] = extra_file(experiment, row, stage, fold)
     return {key: path for key, path in files.items() if path.exists()}
 
 
 def _every_seed(experiment: Experiment) -> "Runs":
     """What `_runs` gives, for every training seed that has results: data and splits are the same for all."""
-    folders = (path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}"))
-    seeds = sorted({experiment.seed} | {int(name.partition("-seed")[2]) for name in folders})
+    trained = [path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}")]
+    mapped = [path.name for path in experiment.results.glob(f"{MASS_MAP}/seed*")]
+    seeds = sorted({experiment.seed} | {int(name.rpartition("seed")[2]) for name in trained + mapped})
     runs: dict[tuple[str, str, str, int, int], pd.DataFrame] = {}
     for seed in seeds:
         other = replace(experiment, seed=seed)

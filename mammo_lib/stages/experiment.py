@@ -59,8 +59,8 @@ def extra_file(experiment: Experiment, row: str, stage: str, fold: int = 0) -> P
 
     The probe is the same for every training seed.
     """
-    name = f"fold{fold}" if row == PROBE else f"fold{fold}-seed{experiment.seed}"
-    return experiment.results / row / stage / f"{name}.csv"
+    folder = experiment.results / row
+    return (folder if row == PROBE else folder / f"seed{experiment.seed}") / stage / f"fold{fold}.csv"
 
 
 def check(experiment: Experiment) -> None:

@@ -36,10 +36,10 @@ class Grid:
             views,
         )
 
-    def rows_of(self, patches: pd.DataFrame) -> np.ndarray:
-        """The row in G, int (n,), of the image that each patch was cut from."""
+    def rows_of(self, cases: pd.DataFrame) -> np.ndarray:
+        """The row in G, int (n,), of each case's image, by column image_id."""
         of_image = pd.Series(range(len(self.views)), index=self.views["image_id"])
-        rows: np.ndarray = of_image[patches["image_id"]].to_numpy()
+        rows: np.ndarray = of_image[cases["image_id"]].to_numpy()
         return rows
 
     def windows(self, patches: pd.DataFrame) -> np.ndarray:

@@ -1,24 +1,194 @@
 """Beyond the paper: a network that maps masses, taught on windows of set G, read as a classifier of patches and images.
 
-It is what the probe is not, a network trained on mammograms, and small enough for two CPU cores.
+It is what the probe is not, a network trained on mammograms, and small enough for two CPU cores. A patch is as
+malignant as the most malignant cell of its window. So is an image, by one reading; another is what the probe says of
+the whole of it. Logistic regressions on the validation part make a probability of them.
 """
 
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import MASS_MAP, PARTS
+from mammo_lib.config import DATA_SEED, MASS_MAP, PARTS
 from mammo_lib.stages.archive import parts
-from mammo_lib.stages.experiment import Experiment, default_device
+from mammo_lib.stages.experiment import Experiment, default_device, extra_file, write_table
 from mammo_lib.stages.grid import CELL, Grid
-from mammo_lib.stages.trainings import hashes_of_inputs
+from mammo_lib.stages.probing import FOLDS, measure_transfer, whole_log_odds
+from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
+from mammo_lib.training.folder import HISTORY, LAST, RECORD
 
 if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
     from mammo_lib.models.mass_map import MassMap
     from mammo_lib.training.mass_map import Masses
+
+SHOWN = "mass map"  # its name among the methods that find lesions
+READINGS = {"most malignant cell": [0], "whole image, by the probe": [1], "both": [0, 1]}  # columns of an image's odds
+USED = {"P": [0], "G": READINGS["both"]}  # ours: of the readings of an image the best on validation
+STRENGTH = 1.0  # scikit-learn's C of the regressions (its default): two columns need no holding back
+
+
+def map_masses(experiment: Experiment) -> pd.DataFrame:
+    """Train the map in every fold and read the validation and test cases with it; returns, and writes, readings.csv.
+
+    That is how well each reading of an image orders the validation part; no test case is in it. Predictions go to
+    results/<profile>/<protocol>/mass_map/seed<n>, where `evaluate` finds them, with the record and the history of each
+    training and with localisation.csv: how well the map finds the lesions of the test images.
+    """
+    grid, readings, found = Grid.of(experiment), [], []
+    for fold in sorted(parts(experiment, "G")["fold"].unique()):
+        _check_validation(experiment, fold)
+        reader = _Reader.of(experiment, fold)
+        for stage in USED:
+            cases = parts(experiment, stage).query("fold == @fold and part != 'train'").reset_index(drop=True)
+            odds, known = reader.log_odds(stage, experiment, grid, cases), (cases["part"] == "validation").to_numpy()
+            cases["probability"] = reader.probability(stage, odds, odds[known], cases[known])
+            write_table(cases.reindex(columns=PREDICTION_COLUMNS), extra_file(experiment, MASS_MAP, stage, fold))
+        readings += [{"fold": fold} | row for row in _compare_readings(cases[known], odds[known])]
+        found.append(reader.found(grid, cases[cases["part"] == "test"].reset_index(drop=True)))
+        for name in (RECORD, HISTORY):
+            with paths.atomic_write(_results(experiment) / f"fold{fold}" / name) as part:
+                shutil.copyfile(_runs(experiment, fold) / name, part)
+    write_table(pd.DataFrame(readings), _results(experiment) / "readings.csv")
+    _write_localisation(experiment, pd.concat(found, ignore_index=True))
+    return pd.DataFrame(readings)
+
+
+def transfer_map(experiment: Experiment, source: Experiment) -> pd.DataFrame:
+    """The map of `source` (its fold 0), with its regressions, applied to every case of `experiment`, unseen.
+
+    Returns and writes what `probing.transfer` does, to results/<profile>/transfer/<profile of source>/mass_map/.
+    """
+    reader, near, far = _Reader.of(source, 0), Grid.of(source), Grid.of(experiment)
+
+    def score(stage: str, cases: pd.DataFrame) -> np.ndarray:
+        known = parts(source, stage).query("fold == 0 and part == 'validation'").reset_index(drop=True)
+        fitted_on = reader.log_odds(stage, source, near, known)
+        return reader.probability(stage, reader.log_odds(stage, experiment, far, cases), fitted_on, known)
+
+    return measure_transfer(experiment, source, score, MASS_MAP)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The network of one fold, and how it reads patches and images."""
+
+    source: Experiment  # where it was taught
+    fold: int
+    network: "MassMap"
+
+    @classmethod
+    def of(cls, source: Experiment, fold: int) -> "_Reader":
+        return cls(source, fold, train_map(source, fold))
+
+    def log_odds(self, stage: str, experiment: Experiment, grid: Grid, cases: pd.DataFrame) -> np.ndarray:
+        """Of patches (n, 1): by the most malignant cell. Of images (n, 2): by that, and by the probe, of the whole."""
+        from mammo_lib.models.mass_map import malignancy
+        from mammo_lib.training.probe import box_cells
+
+        rows = grid.rows_of(cases)
+        maps = dict(zip(*self._maps(grid, rows), strict=True))
+        cells = {row: np.where(grid.inside[row], malignancy(maps[row]), -np.inf) for row in maps}
+        if stage == "G":
+            known = parts(self.source, "G").query("fold == @self.fold and part == 'train'")
+            return np.stack(
+                [[cells[row].max() for row in rows], whole_log_odds(self.source, known, experiment, cases)], axis=1
+            )
+        windows = zip(rows, grid.windows(cases), strict=True)
+        return np.array([[cells[row][box_cells(cells[row].shape, window)].max()] for row, window in windows])
+
+    def probability(self, stage: str, odds: np.ndarray, known: np.ndarray, cases: pd.DataFrame) -> np.ndarray:
+        """Of `odds` (n, columns), by a regression on those of the validation part, `known`, and its `cases`."""
+        fitted = _regression().fit(known[:, USED[stage]], cases["label"])
+        probability: np.ndarray = fitted.predict_proba(odds[:, USED[stage]])[:, 1]
+        return probability
+
+    def found(self, grid: Grid, test: pd.DataFrame) -> pd.DataFrame:
+        """How well P(mass) finds the lesions of test images: `localisation.per_image`, beside the controls."""
+        from scipy.special import softmax
+
+        from mammo_lib.evaluation import localisation
+
+        rows, maps = self._maps(grid, test["row"].to_numpy())
+        test = test.set_index("row").loc[rows].reset_index()
+        mass = np.where(grid.inside[rows], 1 - softmax(maps, axis=-1)[..., 0], 0)
+        heat = mass.repeat(CELL, axis=1).repeat(CELL, axis=2)
+        threshold = self.source.profile.evaluation.threshold
+        return localisation.per_image(test, grid.images[rows], test["probability"].to_numpy(), {SHOWN: heat}, threshold)
+
+    def _maps(self, grid: Grid, rows: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of G, each once and in order, and their maps, logits (n, h, w, 3); kept in the training's folder."""
+        from tqdm.auto import tqdm
+
+        from mammo_lib.models import mass_map
+
+        chosen, folder = np.unique(np.asarray(list(rows))), _runs(self.source, self.fold)
+        read = f"{paths.file_hash(folder / LAST)} {hashlib.sha256(grid.images[chosen].tobytes()).hexdigest()}"
+        path = folder / f"maps-{hashlib.sha256(read.encode()).hexdigest()[:12]}.npy"
+        if not path.exists():
+            precision = self.source.profile.mass_map.precision
+            looked = tqdm(grid.images[chosen], "the map reads set G", disable=None)
+            maps = np.stack([mass_map.read(self.network, image, precision) for image in looked])
+            with paths.atomic_write(path) as part, open(part, "wb") as opened:
+                np.save(opened, maps)
+        return chosen, np.load(path)
+
+
+def _check_validation(experiment: Experiment, fold: int) -> None:
+    known = parts(experiment, "G").query("fold == @fold and part == 'validation'")
+    benign, malignant = (known.loc[known["label"] == label, "patient_id"].nunique() for label in (0, 1))
+    if min(benign, malignant) < FOLDS:
+        raise ValueError(
+            f"the validation part of fold {fold} has {malignant} malignant and {benign} benign patients: to read "
+            f"maps, {FOLDS} of each are needed"
+        )
+
+
+def _regression() -> "Pipeline":
+    from mammo_lib.training import probe as room
+
+    return room.classifier(STRENGTH)
+
+
+def _compare_readings(cases: pd.DataFrame, odds: np.ndarray) -> list[dict[str, object]]:
+    """AUC of each reading of validation images: mean of a cross-validation over patients, as `both` is fitted there."""
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+
+    cut, rows = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=DATA_SEED), []
+    how = {"groups": cases["patient_id"], "cv": cut, "scoring": "roc_auc"}
+    for name, columns in READINGS.items():
+        auc = cross_val_score(_regression(), odds[:, columns], cases["label"], **how).mean()
+        rows.append({"reading": name, "images": len(cases), "validation_auc": float(auc)})
+    return rows
+
+
+def _write_localisation(experiment: Experiment, rows: pd.DataFrame) -> None:
+    from mammo_lib.evaluation import localisation
+
+    rule, folder = experiment.profile.evaluation, _results(experiment)
+    settings = (rule.resamples, rule.confidence, experiment.seed)
+    write_table(localisation.summary(rows, *settings), folder / "localisation.csv")
+    write_table(localisation.differences(rows, SHOWN, *settings), folder / "localisation_differences.csv")
+
+
+def _results(experiment: Experiment) -> Path:
+    return extra_file(experiment, MASS_MAP, "G").parents[1]
+
+
+def _runs(experiment: Experiment, fold: int) -> Path:
+    return experiment.runs / MASS_MAP / f"fold{fold}-seed{experiment.seed}"
+
+
+# ----------------------------------------------------------------------------- training
 
 
 def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
@@ -35,7 +205,7 @@ def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
     if experiment.protocol == "as_written":
         raise ValueError("the mass map needs one partition of the patients for P and G: choose official or grouped_cv")
     started, device, rules = datetime.now(UTC), default_device(), experiment.profile.mass_map
-    grid, folder = Grid.of(experiment), _folder(experiment, fold)
+    grid, folder = Grid.of(experiment), _runs(experiment, fold)
     found = weights.imagenet("vgg16", experiment.places.weights)
     network = room.build(found.state, rules.kept_layers, rules.dropout, experiment.seed)
     table = parts(experiment, "G").query("fold == @fold")
@@ -43,15 +213,14 @@ def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
     inputs = hashes_of_inputs(experiment, "G") | {"initial_weights": found.sha256}
     settings = paths.plain({"mass_map": rules, "fold": fold, "seed": experiment.seed, "inputs": inputs})
     history = mass_map.train(network, grid.images, known, rules, experiment.seed, folder, settings, device)
-    if not paths.is_done(folder / "run.json", settings):
-        facts = {"training_seconds": round(float(history["seconds"].sum()), 2), "initial_weights": found.source}
+    if not paths.is_done(folder / RECORD, settings):
+        facts: dict[str, object] = {
+            "training_seconds": round(float(history["seconds"].sum()), 2),
+            "initial_weights": found.source,
+        }
         record = {"settings": settings} | records.circumstances(device, started) | facts
-        paths.write_json(folder / "run.json", record)
+        paths.write_json(folder / RECORD, record)
     return network.eval()
-
-
-def _folder(experiment: Experiment, fold: int) -> Path:
-    return experiment.runs / MASS_MAP / f"fold{fold}-seed{experiment.seed}"
 
 
 def _masses(grid: Grid, images: pd.DataFrame) -> "list[Masses]":

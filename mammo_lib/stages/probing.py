@@ -4,7 +4,7 @@ The descriptions are made once from set G and serve every protocol; what is fitt
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -83,15 +83,30 @@ def transfer(experiment: Experiment, source: Experiment, executor: Executor | No
     One row a stage: cases, malignant ones, patients, AUC with its interval over patients; also written, with the
     predictions, to results/<profile>/transfer/ of `experiment`.
     """
+    learnt, met = (_Described.of(each, describe(each, executor)) for each in (source, experiment))
+
+    def score(stage: str, cases: pd.DataFrame) -> np.ndarray:
+        known = parts(source, stage).query("fold == 0 and part == 'train'")
+        return {"P": _transfer_patches, "G": _transfer_images}[stage](learnt, known, met, cases)
+
+    return measure_transfer(experiment, source, score)
+
+
+def measure_transfer(
+    experiment: Experiment, source: Experiment, score: Callable[[str, pd.DataFrame], np.ndarray], name: str = ""
+) -> pd.DataFrame:
+    """The table of `transfer` for anything that gives a stage's cases their probabilities, `score`(stage, cases).
+
+    Written to results/<profile>/transfer/<profile of source>/<name>.
+    """
     from mammo_lib.evaluation import statistics
 
-    learnt, met = (_Described.of(each, describe(each, executor)) for each in (source, experiment))
-    folder, rule = experiment.places.results("transfer") / source.profile.name, experiment.profile.evaluation
+    folder, rule = experiment.places.results("transfer") / source.profile.name / name, experiment.profile.evaluation
     rows = []
-    for stage, score in (("P", _transfer_patches), ("G", _transfer_images)):
-        known = parts(source, stage).query("fold == 0 and part == 'train'")
-        cases = parts(experiment, stage).drop_duplicates("row").sort_values("row").assign(part="test")
-        cases = cases.assign(probability=score(learnt, known, met, cases)).reindex(columns=PREDICTION_COLUMNS)
+    for stage in ("P", "G"):
+        cases = parts(experiment, stage).drop_duplicates("row").sort_values("row", ignore_index=True)
+        cases["part"] = "test"
+        cases = cases.assign(probability=score(stage, cases)).reindex(columns=PREDICTION_COLUMNS)
         write_table(cases, folder / f"{stage}.csv")
         statistic = statistics.weighted_auc(cases["label"], cases["probability"])
         replicates = statistics.bootstrap(statistic, cases["patient_id"], rule.resamples, experiment.seed)
@@ -111,6 +126,20 @@ def transfer(experiment: Experiment, source: Experiment, executor: Executor | No
     table = pd.DataFrame(rows)
     write_table(table, folder / "transfer.csv")
     return table
+
+
+def whole_log_odds(source: Experiment, known: pd.DataFrame, experiment: Experiment, cases: pd.DataFrame) -> np.ndarray:
+    """The probe's first reading, of the whole image, alone: log odds (n,) of `cases` of set G.
+
+    known: the cases of set G of `source` that it is fitted on; cases: those of `experiment`, with their row.
+    """
+    from mammo_lib.training import probe as room
+
+    learnt, met = (_Described.of(each, describe(each)) for each in (source, experiment))
+    fitted = room.classifier(learnt.settings.image_strength)
+    fitted.fit(np.stack([room.summary(*learnt[row]) for row in known["row"]]), known["label"])
+    odds: np.ndarray = fitted.decision_function(np.stack([room.summary(*met[row]) for row in cases["row"]]))
+    return odds
 
 
 def _transfer_images(learnt: "_Described", known: pd.DataFrame, met: "_Described", cases: pd.DataFrame) -> np.ndarray:

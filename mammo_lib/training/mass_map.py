@@ -66,8 +66,11 @@ def train(
     `network`: normalised images (N, 3, H, W) -> logits of background, benign, malignant (N, 3, H / 16, W / 16).
     `images` uint8 (N, S, S); `parts`: the images with masses of "train" and of "validation". The last epoch is kept:
     the rate falls to nothing, and nothing is chosen by the validation part. `folder` gets last.pt and history.csv after
-    every epoch; `config` is stored with them (checkpoint.CheckpointMismatch when another one is found).
+    every epoch; `config` is stored with them (checkpoint.CheckpointMismatch when another one is found). ValueError when
+    the images are smaller than a window; loop.TrainingDiverged, with the images of the batch, when a loss is no number.
     """
+    if images.shape[1] < settings.window:
+        raise ValueError(f"set G is {images.shape[1]} pixels a side, less than the windows of {settings.window} pixels")
     device = torch.device(device)
     config, epochs = paths.plain(config), list[Epoch]()
     with ONE_AT_A_TIME, claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -89,6 +92,7 @@ def train(
             checkpoint.save(folder / LAST, state | {"optimiser": optimiser.state_dict()["state"]})
             paths.write_text(folder / HISTORY, _frame(epochs).to_csv(index=False, lineterminator="\n"))
             progress(_line(epochs[-1], settings))
+    network.eval()
     return _frame(epochs)
 
 

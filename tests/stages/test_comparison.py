@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mammo_lib import config, stages
+from mammo_lib.config import MASS_MAP
 from mammo_lib.stages import page
+from mammo_lib.stages.experiment import extra_file
 from mammo_lib.training.experiments import Cell
 
 
@@ -155,3 +158,22 @@ def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(ru
     row = frame.query("network == 'VGG16' and initial == 'ImageNet'")
     assert row["note"].tolist() == ["failed: Diverged: loss is nan"]
     assert row["auc"].isna().all()
+
+
+def test_our_own_rows_stand_in_tables_and_spread(every_protocol: dict[str, stages.Experiment]) -> None:
+    official = every_protocol["official"]
+    for seed, stage in product((0, 1), ("P", "G")):
+        path = extra_file(replace(official, seed=seed), MASS_MAP, stage)
+        path.parent.mkdir(parents=True)
+        cell = official.results / "cells" / stage / "resnet50" / "scratch" / f"fold0-seed{seed}"
+        shutil.copyfile(cell / "predictions.csv", path)
+    try:
+        made = stages.evaluate(official)
+    finally:
+        shutil.rmtree(official.results / MASS_MAP)
+    for stage, table in (("P", "table1"), ("G", "table2")):
+        rows = made[table].frame.set_index(["network", "initial"])["auc"]
+        assert rows["Mass map of VGG16 (ours)", "ImageNet"] == rows["ResNet50", "random"]
+        assert "Linear probe of VGG16 (ours)" not in rows
+        spread = made[f"spread_{stage}"].frame.set_index(["network", "initial"])
+        assert spread.loc["Mass map of VGG16 (ours)", "ImageNet"].equals(spread.loc["ResNet50", "random"])
