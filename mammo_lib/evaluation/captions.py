@@ -71,6 +71,11 @@ TABLES = {
         "Ways of reading an image that the probe was chosen from.",
         "AUC by cross-validation within the official training patients.",
     ),
+    "readings": Told(
+        "Ways of reading an image with the mass map.",
+        "AUC on the validation part, mean over a cross-validation of the regression on it; no test case was looked at.",
+        {"fold": "{:.0f}"},
+    ),
     "outcomes": Told(
         "Every cell of the experiment and what became of it.", "Cell: stage, network, initial weights, fold, seed."
     ),

@@ -4,7 +4,7 @@ Made from predictions tables alone. Two networks are compared on the same cases 
 DeLong's test; Holm's correction runs over each question's family. Draws nothing: the frames are what forest plots show.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,12 @@ from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, UNDEFINED, Key, 
 
 BACKBONES = {"vgg16_cbam": "vgg16", "inception_v3_cbam": "inception_v3", "resnet50_cbam": "resnet50"}
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
+TAUGHT = "taught over frozen"
 QUESTIONS = {
     CBAM: "Does CBAM help? Each network with CBAM against its own backbone.",
     OVER_IMAGENET: "Does patch transfer help over ImageNet? Each network with itself.",
     OVER_SCRATCH: "Does patch transfer help over random weights (our control)? Each network with itself.",
+    TAUGHT: "Does VGG16 see more once it was taught masses? Our mass map against our probe of the frozen network.",
 }
 PRINTED = {(row.stage, row.network, row.initial) for row in config.PUBLISHED}
 PAPERS, OURS = "the paper's", "ours"
@@ -66,14 +68,24 @@ def _transfer(profile: config.Profile) -> Iterator[Comparison]:
                 yield Comparison(question, ("G", network, "patch"), ("G", network, other))
 
 
+def _taught(extra: Sequence[str]) -> Iterator[Comparison]:
+    if {config.MASS_MAP, config.PROBE} <= set(extra):
+        for stage in ("P", "G"):
+            first, second = ((stage, row, config.EXTRA_INITIAL) for row in (config.MASS_MAP, config.PROBE))
+            yield Comparison(TAUGHT, first, second)
+
+
 def questions(results: Results, setting: Setting) -> Table:
     """Every planned comparison: difference in AUC, interval, p by bootstrap and by DeLong, both after Holm.
+
+    That of our own rows is among them where both are there.
 
     Frame: `question, family, stage, unit, first, second, cases, patients, auc_first, auc_second, difference, low, high,
     p, p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and
     is not corrected for.
     """
-    rows = [_row(comparison, results, setting) for comparison in planned(setting.profile)]
+    asked = [*planned(setting.profile), *_taught(setting.extra)]
+    rows = [_row(comparison, results, setting) for comparison in asked]
     frame = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     frame = frame.astype({"cases": "Int64", "patients": "Int64"} | dict.fromkeys(_FLOATS, "Float64"))
     for name, adjusted in (("p", "p_holm"), ("p_delong", "p_delong_holm")):

@@ -38,11 +38,11 @@ def by_decision(summary: pd.DataFrame, interval: str, data: str) -> Table:
     return _wide(summary, GROUPS[1:], ["group", "method"], caption, (interval,))
 
 
-def against_controls(differences: pd.DataFrame, interval: str, data: str) -> Table:
-    """Grad-CAM minus each other map on the same images."""
+def against_controls(differences: pd.DataFrame, method: str, interval: str, data: str) -> Table:
+    """`method`, for instance Grad-CAM, minus each other map on the same images."""
     named = differences.rename(columns={"difference": "mean", "label": "map minus control"})
-    caption = f"Grad-CAM against the controls, paired by image. {data} Unit: image."
-    notes = (interval, "Positive: Grad-CAM is better. p values, not corrected for their number, are in the CSV file.")
+    caption = f"{method} against the controls, paired by image. {data} Unit: image."
+    notes = (interval, f"Positive: {method} is better. p values, not corrected for their number, are in the CSV file.")
     return _wide(named.assign(group="all"), ["all"], ["map minus control"], caption, notes, "{:+.3f}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.experiment import Experiment, map_results
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation import export
@@ -84,7 +84,8 @@ class Exhibits:
     def _found(self, name: str) -> list[Path]:
         """The file of this name in the first of the folders with results that has it, or nothing."""
         places = self.experiment.places
-        folders = self.experiment.results, places.root / "results" / "published", places.prepared
+        results = self.experiment.results, map_results(self.experiment)
+        folders = *results, places.root / "results" / "published", places.prepared
         return [folder / name for folder in folders if (folder / name).exists()][:1]
 
 

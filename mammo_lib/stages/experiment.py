@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import PROBE, PROTOCOLS, Profile, get_profile
+from mammo_lib.config import MASS_MAP, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
@@ -59,8 +59,13 @@ def extra_file(experiment: Experiment, row: str, stage: str, fold: int = 0) -> P
 
     The probe is the same for every training seed.
     """
-    folder = experiment.results / row
-    return (folder if row == PROBE else folder / f"seed{experiment.seed}") / stage / f"fold{fold}.csv"
+    folder = experiment.results / row if row == PROBE else map_results(experiment)
+    return folder / stage / f"fold{fold}.csv"
+
+
+def map_results(experiment: Experiment) -> Path:
+    """Where the mass map of this training seed leaves what it found."""
+    return experiment.results / MASS_MAP / f"seed{experiment.seed}"
 
 
 def check(experiment: Experiment) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, MASS_MAP, PARTS
 from mammo_lib.stages.archive import parts
-from mammo_lib.stages.experiment import Experiment, default_device, extra_file, write_table
+from mammo_lib.stages.experiment import Experiment, default_device, extra_file, map_results, write_table
 from mammo_lib.stages.grid import CELL, Grid
 from mammo_lib.stages.probing import FOLDS, measure_transfer, whole_log_odds
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mammo_lib.models.mass_map import MassMap
     from mammo_lib.training.mass_map import Masses
 
-SHOWN = "mass map"  # its name among the methods that find lesions
+SHOWN = "Mass map"  # among the methods that find lesions
 READINGS = {"most malignant cell": [0], "whole image, by the probe": [1], "both": [0, 1]}  # columns of an image's odds
 USED = {"P": [0], "G": READINGS["both"]}  # ours: of the readings of an image the best on validation
 STRENGTH = 1.0  # scikit-learn's C of the regressions (its default): two columns need no holding back
@@ -56,9 +56,9 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
         readings += [{"fold": fold} | row for row in _compare_readings(cases[known], odds[known])]
         found.append(reader.found(grid, cases[cases["part"] == "test"].reset_index(drop=True)))
         for name in (RECORD, HISTORY):
-            with paths.atomic_write(_results(experiment) / f"fold{fold}" / name) as part:
+            with paths.atomic_write(map_results(experiment) / f"fold{fold}" / name) as part:
                 shutil.copyfile(_runs(experiment, fold) / name, part)
-    write_table(pd.DataFrame(readings), _results(experiment) / "readings.csv")
+    write_table(pd.DataFrame(readings), map_results(experiment) / "readings.csv")
     _write_localisation(experiment, pd.concat(found, ignore_index=True))
     return pd.DataFrame(readings)
 
@@ -174,14 +174,10 @@ def _compare_readings(cases: pd.DataFrame, odds: np.ndarray) -> list[dict[str, o
 def _write_localisation(experiment: Experiment, rows: pd.DataFrame) -> None:
     from mammo_lib.evaluation import localisation
 
-    rule, folder = experiment.profile.evaluation, _results(experiment)
+    rule, folder = experiment.profile.evaluation, map_results(experiment)
     settings = (rule.resamples, rule.confidence, experiment.seed)
     write_table(localisation.summary(rows, *settings), folder / "localisation.csv")
     write_table(localisation.differences(rows, SHOWN, *settings), folder / "localisation_differences.csv")
-
-
-def _results(experiment: Experiment) -> Path:
-    return extra_file(experiment, MASS_MAP, "G").parents[1]
 
 
 def _runs(experiment: Experiment, fold: int) -> Path:

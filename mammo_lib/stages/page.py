@@ -9,8 +9,9 @@ import pandas as pd
 from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import MAIN_INITIAL, draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
-from mammo_lib.stages.experiment import Experiment, write_table
-from mammo_lib.stages.explanation import draw_explanations, has_maps
+from mammo_lib.stages.experiment import Experiment, map_results, write_table
+from mammo_lib.stages.explanation import GRADCAM, draw_explanations, has_maps
+from mammo_lib.stages.mapping import SHOWN as MAP
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import any_history, draw_learning_curves
@@ -30,7 +31,7 @@ CITE = (
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
 FURTHER = ("intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
-TRIED = ("candidates", "controls", "probe/readings")
+TRIED = ("candidates", "controls", "probe/readings", "readings")
 NOT_TRIED = "Other settings (python -m mammo_lib tune) and the controls of training (controls) have not been run."
 ARITHMETIC = "Arithmetic on the paper's Tables 1 and 2; our data and networks play no part in it."
 CHECKLIST = "What the records of this run can answer of two reporting checklists; what is open needs a person."
@@ -103,7 +104,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
         section("Does CBAM help, does patch transfer help", made=("questions",), figures=tuple(asked)),
         section(
             "Does training learn",
-            prose=[] if any((experiment.results / f"{name}.csv").exists() for name in TRIED) else [NOT_TRIED],
+            prose=[] if _tried(experiment) else [NOT_TRIED],
             stored=TRIED,
         ),
         section(
@@ -111,6 +112,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             tables=_localisation(experiment),
             figures=("localisation", "fig7_gradcam", "gradcam_contact_sheet"),
             files=("localisation", "localisation_differences", "localisation_cases"),
+            links=[Link(f"{MAP}: {path.name}", path) for path in map_results(experiment).glob("localisation*.csv")],
         ),
         section(
             "Split protocols",
@@ -131,18 +133,27 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
     ]
 
 
+def _tried(experiment: Experiment) -> bool:
+    """Whether any of TRIED is there to be shown."""
+    folders = experiment.results, map_results(experiment)
+    return any((folder / f"{name}.csv").exists() for folder in folders for name in TRIED)
+
+
 def _localisation(experiment: Experiment) -> "list[Table]":
+    """Of Grad-CAM and of the mass map, whichever was measured."""
     from mammo_lib.evaluation import localisation_tables as tables
 
-    summary, differences = (experiment.results / f"{name}.csv" for name in ("localisation", "localisation_differences"))
-    if not summary.exists():
-        return []
-    rule = experiment.profile.evaluation
+    rule, shown = experiment.profile.evaluation, []
     interval = f"Mean [{rule.confidence:.0%} interval, {rule.resamples} bootstrap resamples of patients]."
     told = interval, f"Data: {experiment.profile.data}."
-    long = pd.read_csv(summary)
-    wide = tables.overall(long, *told), tables.against_controls(pd.read_csv(differences), *told)
-    return [printed(table) for table in (*wide, tables.by_decision(long, *told))]
+    for method, folder in ((GRADCAM, experiment.results), (MAP, map_results(experiment))):
+        if (folder / "localisation.csv").exists():
+            long, differences = (
+                pd.read_csv(folder / f"{name}.csv") for name in ("localisation", "localisation_differences")
+            )
+            against = tables.against_controls(differences, method, *told)
+            shown += [tables.overall(long, *told), against, tables.by_decision(long, *told)]
+    return [printed(table) for table in shown]
 
 
 def _checklist(experiment: Experiment, known: Mapping[str, str]) -> "list[Table]":

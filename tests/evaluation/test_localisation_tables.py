@@ -46,7 +46,7 @@ def test_decisions_stand_in_their_order_and_an_empty_group_says_so():
 
 def test_differences_carry_their_sign():
     found = localisation.differences(long_rows(), "Grad-CAM", 100, 0.95, 0, MEASURES)
-    shown = localisation_tables.against_controls(found, "95%", "Data: made up.").shown
+    shown = localisation_tables.against_controls(found, "Grad-CAM", "95%", "Data: made up.").shown
     assert list(shown.iloc[:, 0]) == ["Grad-CAM − breast centre", "Grad-CAM − a control"]
     cells = shown[list(localisation_tables.LABELS.values())].to_numpy().ravel()
     assert all(cell[0] in "+-" and "[" in cell for cell in cells)

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mammo_lib import config, stages
-from mammo_lib.config import MASS_MAP
+from mammo_lib.config import MASS_MAP, PROBE
+from mammo_lib.evaluation import comparisons
 from mammo_lib.stages import page
 from mammo_lib.stages.experiment import extra_file
 from mammo_lib.training.experiments import Cell
@@ -162,18 +163,23 @@ def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(ru
 
 def test_our_own_rows_stand_in_tables_and_spread(every_protocol: dict[str, stages.Experiment]) -> None:
     official = every_protocol["official"]
-    for seed, stage in product((0, 1), ("P", "G")):
-        path = extra_file(replace(official, seed=seed), MASS_MAP, stage)
-        path.parent.mkdir(parents=True)
-        cell = official.results / "cells" / stage / "resnet50" / "scratch" / f"fold0-seed{seed}"
-        shutil.copyfile(cell / "predictions.csv", path)
+    for seed, stage, row in product((0, 1), ("P", "G"), (MASS_MAP, PROBE)):
+        path = extra_file(replace(official, seed=seed), row, stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        network = {MASS_MAP: "resnet50", PROBE: "resnet50_cbam"}[row]
+        cell = official.results / "cells" / stage / network / "scratch"
+        shutil.copyfile(cell / f"fold0-seed{seed if row == MASS_MAP else 0}" / "predictions.csv", path)
     try:
         made = stages.evaluate(official)
     finally:
-        shutil.rmtree(official.results / MASS_MAP)
+        for row in (MASS_MAP, PROBE):
+            shutil.rmtree(official.results / row)
+    asked = made["questions"].frame.set_index(["question", "stage", "first"])["difference"]
     for stage, table in (("P", "table1"), ("G", "table2")):
         rows = made[table].frame.set_index(["network", "initial"])["auc"]
         assert rows["Mass map of VGG16 (ours)", "ImageNet"] == rows["ResNet50", "random"]
-        assert "Linear probe of VGG16 (ours)" not in rows
+        assert rows["Linear probe of VGG16 (ours)", "ImageNet"] == rows["ResNet50+CBAM", "random"]
+        taught = asked[comparisons.TAUGHT, stage, "Mass map of VGG16 (ours) (ImageNet)"]
+        assert taught == -asked[comparisons.CBAM, stage, "ResNet50+CBAM (random)"]
         spread = made[f"spread_{stage}"].frame.set_index(["network", "initial"])
         assert spread.loc["Mass map of VGG16 (ours)", "ImageNet"].equals(spread.loc["ResNet50", "random"])

@@ -14,7 +14,7 @@ from mammo_lib.config import MASS_MAP, MassMap
 from mammo_lib.data import splits
 from mammo_lib.evaluation import predictions
 from mammo_lib.models import mass_map
-from mammo_lib.stages import mapping
+from mammo_lib.stages import mapping, page
 from mammo_lib.stages.experiment import extra_file
 
 MASS_CELLS = np.s_[3:4, 1:3]  # where conftest's masses are
@@ -96,6 +96,14 @@ def test_nothing_is_learnt_from_test_labels(run):
     assert (before["label"] != after["label"]).sum() == len(test)
     assert readings["images"].equals(again["images"])
     assert before["probability"].equals(after["probability"])
+
+
+def test_the_page_shows_what_the_map_was_chosen_by_and_what_it_found(run):
+    assert not page._tried(run)
+    stages.map_masses(run)
+    assert page._tried(run)
+    captions = [table.caption for table in page._localisation(run)]
+    assert any(caption.startswith("Mass map against the controls") for caption in captions)
 
 
 def test_maps_are_read_once(run, monkeypatch):
