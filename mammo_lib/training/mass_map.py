@@ -70,7 +70,10 @@ def train(
     the images are smaller than a window; loop.TrainingDiverged, with the images of the batch, when a loss is no number.
     """
     if images.shape[1] < settings.window:
-        raise ValueError(f"set G is {images.shape[1]} pixels a side, less than the windows of {settings.window} pixels")
+        raise ValueError(
+            f"set G is {images.shape[1]} pixels a side, less than the windows of {settings.window} (config.MassMap): "
+            "choose a profile with larger images, or smaller windows"
+        )
     device = torch.device(device)
     config, epochs = paths.plain(config), list[Epoch]()
     with ONE_AT_A_TIME, claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -133,7 +136,10 @@ def _train_epoch(
         loss = map_loss(*_forward(network, windows, settings.precision, device))
         if not loss.isfinite():
             where = ", ".join(str(masses.image) for masses, _ in chosen)
-            raise TrainingDiverged(f"training loss is {loss:g} in epoch {epoch}, step {number} (images {where})")
+            raise TrainingDiverged(
+                f"training loss is {loss:g} in epoch {epoch}, step {number} (rows {where} of set G): look at these "
+                "images, or lower the learning rate"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.item())

@@ -175,7 +175,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_names_its_images(tmp_path, monkeypatch):
     monkeypatch.setattr(mass_map, "map_loss", lambda logits, _: logits.sum() * float("nan"))
-    with pytest.raises(TrainingDiverged, match=r"epoch 1, step 1 \(images \d+, \d+, \d+, \d+\)"):
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, step 1 \(rows \d+, \d+, \d+, \d+ of set G\)"):
         run(tmp_path)
 
 
