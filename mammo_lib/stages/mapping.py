@@ -32,8 +32,15 @@ if TYPE_CHECKING:
     from mammo_lib.training.mass_map import Masses
 
 SHOWN = "Mass map"  # among the methods that find lesions
-READINGS = {"most malignant cell": [0], "whole image, by the probe": [1], "both": [0, 1]}  # columns of an image's odds
-USED = {"P": [0], "G": READINGS["both"]}  # ours: of the readings of an image the best on validation
+MOST = 5  # cells, in the second reading
+READINGS = {  # of an image, by columns of its log odds
+    "most malignant cell": [0],
+    f"mean of the {MOST} most malignant cells": [1],
+    "cells like a mass": [2],
+    "whole image, by the probe": [3],
+    "most malignant cell and whole image": [0, 3],
+}
+USED = {"P": [0], "G": READINGS["most malignant cell and whole image"]}  # ours: of the readings the best on validation
 STRENGTH = 1.0  # scikit-learn's C of the regressions (its default): two columns need no holding back
 
 
@@ -91,20 +98,14 @@ class _Reader:
         return cls(source, fold, train_map(source, fold))
 
     def log_odds(self, stage: str, experiment: Experiment, grid: Grid, cases: pd.DataFrame) -> np.ndarray:
-        """Of patches (n, 1): by the most malignant cell. Of images (n, 2): by that, and by the probe, of the whole."""
-        from mammo_lib.models.mass_map import malignancy
-        from mammo_lib.training.probe import box_cells
-
+        """Log odds of malignant. Of patches (n, 1): by the most malignant cell. Of images (n, 4): see READINGS."""
         rows = grid.rows_of(cases)
         maps = dict(zip(*self._maps(grid, rows), strict=True))
-        cells = {row: np.where(grid.inside[row], malignancy(maps[row]), -np.inf) for row in maps}
-        if stage == "G":
-            known = parts(self.source, "G").query("fold == @self.fold and part == 'train'")
-            return np.stack(
-                [[cells[row].max() for row in rows], whole_log_odds(self.source, known, experiment, cases)], axis=1
-            )
-        windows = zip(rows, grid.windows(cases), strict=True)
-        return np.array([[cells[row][box_cells(cells[row].shape, window)].max()] for row, window in windows])
+        if stage == "P":
+            return _patch_odds(maps, grid, rows, grid.windows(cases))
+        known = parts(self.source, "G").query("fold == @self.fold and part == 'train'")
+        whole = whole_log_odds(self.source, known, experiment, cases)
+        return np.column_stack([_image_odds(maps, grid, rows, self.source.profile.probe.focus), whole])
 
     def probability(self, stage: str, odds: np.ndarray, known: np.ndarray, cases: pd.DataFrame) -> np.ndarray:
         """Of `odds` (n, columns), by a regression on those of the validation part, `known`, and its `cases`."""
@@ -141,6 +142,32 @@ class _Reader:
             with paths.atomic_write(path) as part, open(part, "wb") as opened:
                 np.save(opened, maps)
         return chosen, np.load(path)
+
+
+def _patch_odds(maps: dict[int, np.ndarray], grid: Grid, rows: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Log odds (n, 1) of the most malignant cell of each window; without breast in it, of the least in its image."""
+    from mammo_lib.models.mass_map import malignancy
+    from mammo_lib.training.probe import box_cells
+
+    odds = {row: malignancy(logits) for row, logits in maps.items()}
+    least = {row: odds[row][grid.inside[row]].min() for row in maps}
+    seen = [
+        box_cells(grid.inside[row].shape, window) & grid.inside[row] for row, window in zip(rows, windows, strict=True)
+    ]
+    return np.array([[odds[row][cells].max(initial=least[row])] for row, cells in zip(rows, seen, strict=True)])
+
+
+def _image_odds(maps: dict[int, np.ndarray], grid: Grid, rows: np.ndarray, focus: float) -> np.ndarray:
+    """The first three readings of each image, (n, 3)."""
+    from mammo_lib.models.mass_map import malignancy
+    from mammo_lib.training.probe import focused
+
+    read = {}
+    for row, logits in maps.items():
+        cells = logits[grid.inside[row]]
+        ordered = np.sort(malignancy(cells))[::-1]
+        read[row] = ordered[0], ordered[:MOST].mean(), focused(cells, focus)
+    return np.array([read[row] for row in rows])
 
 
 def _check_validation(experiment: Experiment, fold: int) -> None:

@@ -16,6 +16,7 @@ from mammo_lib.evaluation import predictions
 from mammo_lib.models import mass_map
 from mammo_lib.stages import mapping, page
 from mammo_lib.stages.experiment import extra_file
+from mammo_lib.stages.grid import Grid
 
 MASS_CELLS = np.s_[3:4, 1:3]  # where conftest's masses are
 
@@ -58,7 +59,7 @@ def run(tmp_path, trained_home, monkeypatch):
 @pytest.mark.parametrize("stage", ["P", "G"])
 def test_predictions_are_complete_and_right_where_the_map_is(run, stage):
     readings = stages.map_masses(run).set_index("reading")["validation_auc"]
-    assert readings["most malignant cell"] == readings["both"] == 1
+    assert readings["most malignant cell"] == readings["most malignant cell and whole image"] == 1
     assert readings["whole image, by the probe"] == 0.5
     wanted = stages.parts(run, stage).query("part != 'train'")
     found = predictions.read(extra_file(run, MASS_MAP, stage), wanted[["id", "label", "part", "patient_id"]])
@@ -74,6 +75,17 @@ def test_a_patch_away_from_the_mass_is_not_as_malignant(run):
     stages.map_masses(run)
     far = pd.read_csv(extra_file(run, MASS_MAP, "P"))
     assert near["probability"].nunique() > far["probability"].nunique() == 1
+
+
+def test_a_patch_without_breast_is_as_malignant_as_the_least_cell_of_its_image(run):
+    grid = Grid.of(run)
+    maps = {0: np.random.default_rng(0).normal(size=(7, 7, 3))}
+    beside, within = [6.0, 0.0, 1.0, 1.0], [1.0, 3.0, 2.0, 1.0]
+    odds = mapping._patch_odds(maps, grid, np.array([0, 0]), np.array([beside, within]))
+    each = mass_map.malignancy(maps[0])
+    assert not grid.inside[0][0, 6]
+    assert odds[0] == each[grid.inside[0]].min()
+    assert odds[1] == each[3, 1:3].max()
 
 
 def test_the_map_is_measured_where_lesions_are(run):
