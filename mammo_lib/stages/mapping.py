@@ -52,7 +52,7 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
     training and with localisation.csv: how well the map finds the lesions of the test images.
     """
     grid, readings, found = Grid.of(experiment), [], []
-    for fold in sorted(parts(experiment, "G")["fold"].unique()):
+    for fold in sorted(parts(experiment, "G")["fold"].unique().tolist()):
         _check_validation(experiment, fold)
         reader = _Reader.of(experiment, fold)
         for stage in USED:

@@ -43,8 +43,9 @@ def run(tmp_path, trained_home, monkeypatch):
 
     def train_map(source, fold):
         folder = mapping._runs(source, fold)
-        for name in ("last.pt", "run.json", "history.csv"):
+        for name in ("last.pt", "history.csv"):
             paths.write_text(folder / name, name)
+        paths.write_json(folder / "run.json", {"fold": fold})
 
     monkeypatch.setattr(mass_map, "read", read)
     monkeypatch.setattr(mapping, "train_map", train_map)
