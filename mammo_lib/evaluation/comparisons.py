@@ -106,6 +106,37 @@ def questions(results: Results, setting: Setting) -> Table:
     return Table(frame, caption, notes, _shown(frame))
 
 
+def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
+    """The questions for every training seed on its own: would another seed have answered otherwise?
+
+    results: seed -> results. Frame: one row for each comparison and seed, of those that more than one seed can make,
+    `question, stage, unit, first, second, seed, cases, patients, auc_first, auc_second, difference, low, high, p,
+    mean_difference, note`; mean_difference is over the seeds of a comparison. p is not corrected.
+    """
+    asked = [*planned(setting.profile), *_taught(setting.extra)]
+    rows = []
+    for comparison in asked:
+        able = [seed for seed, found in results.items() if {comparison.first, comparison.second} <= set(found)]
+        of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able if len(able) > 1]
+        mean = pd.Series([row.get("difference") for row in of_seeds], dtype=float).mean()
+        rows += [row | {"mean_difference": mean} for row in of_seeds]
+    columns = [name for name in _COLUMNS if name not in ("family", "p_delong", "p_holm", "p_delong_holm", "note")]
+    columns = [*columns[:5], "seed", *columns[5:], "mean_difference", "note"]
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    caption = (
+        f"The paired differences in AUC of each training seed. Data: {setting.profile.data}. Protocol: "
+        f"{setting.protocol}. Unit: {setting.unit or 'patch in stage P, image in stage G'}."
+    )
+    notes = (
+        "Every seed that was trained, its networks compared with those of the same seed; interval and p as in the "
+        "table of questions, of the test patients alone. p is not corrected. Mean: over the seeds.",
+    )
+    shown = frame[["question", "stage", "first", "second"]].assign(seed=text(frame["seed"], "{:.0f}"))
+    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
+    shown["p"], shown["mean"] = text(frame["p"], "{:.3f}"), text(frame["mean_difference"], "{:+.3f}")
+    return Table(frame, caption, notes, shown.assign(note=frame["note"]))
+
+
 def _row(comparison: Comparison, results: Results, setting: Setting) -> dict[str, object]:
     stage = comparison.first[0]
     unit = setting.unit_of(stage)

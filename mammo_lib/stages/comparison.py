@@ -64,16 +64,13 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
     return {key: path for key, path in files.items() if path.exists()}
 
 
-def _every_seed(experiment: Experiment) -> "Runs":
-    """What `_runs` gives, for every training seed that has results: data and splits are the same for all."""
+def _seeds(experiment: Experiment) -> list[Experiment]:
+    """The experiment with every training seed that has results: data and splits are the same for all."""
     trained = [path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}")]
     mapped = [path.name for path in experiment.results.glob(f"{MASS_MAP}/seed*")]
     seeds = sorted({experiment.seed} | {int(name.rpartition("seed")[2]) for name in trained + mapped})
-    runs: dict[tuple[str, str, str, int, int], pd.DataFrame] = {}
-    for seed in seeds:
-        other = replace(experiment, seed=seed)
-        runs |= _runs(other) if _any_run(other) else {}
-    return runs
+    others = [replace(experiment, seed=seed) for seed in seeds]
+    return [other for other in others if _any_run(other)]
 
 
 def evaluate(experiment: Experiment) -> "dict[str, Table]":
@@ -84,8 +81,12 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     from mammo_lib.evaluation import comparisons, export, scores, tables
 
     results, setting = predictions(experiment), _setting(experiment)
-    every_seed = _every_seed(experiment)
+    seeds = _seeds(experiment)
+    every_seed = {key: run for other in seeds for key, run in _runs(other).items()}
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
+    if len(seeds) > 1:
+        of_seeds = {other.seed: predictions(other) for other in seeds}
+        made["questions_seeds"] = comparisons.over_seeds(of_seeds, setting)
     for number, stage in enumerate(MAIN_INITIAL, start=1):
         made[f"table{number}"] = tables.published(stage, results, setting, _baselines(experiment, stage))
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
@@ -97,8 +98,8 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
     if len(finished) > 1:
         made["protocols"] = comparisons.protocols(finished, setting)
-    else:  # an older one, of runs that have been forgotten since, would be drawn
-        for path in experiment.results.glob("protocols.*"):
+    for name in {"protocols", "questions_seeds"} - set(made):  # of runs that have been forgotten since
+        for path in experiment.results.glob(f"{name}.*"):
             path.unlink()
     for name, table in made.items():
         paths.write_text(experiment.results / f"{name}.csv", export.to_csv(table))

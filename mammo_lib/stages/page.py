@@ -101,7 +101,9 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             )
             for stage, table, title in STAGES
         ),
-        section("Does CBAM help, does patch transfer help", made=("questions",), figures=tuple(asked)),
+        section(
+            "Does CBAM help, does patch transfer help", made=("questions", "questions_seeds"), figures=tuple(asked)
+        ),
         section(
             "Does training learn",
             prose=[] if _tried(experiment) else [NOT_TRIED],

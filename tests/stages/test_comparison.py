@@ -30,6 +30,22 @@ def test_the_spread_takes_every_seed_and_the_tables_their_own(every_protocol: di
     assert table["auc"] == pytest.approx(aucs[0])
 
 
+def test_the_questions_are_asked_of_every_seed(every_protocol: dict[str, stages.Experiment]) -> None:
+    official = every_protocol["official"]
+    one, other = (stages.evaluate(replace(official, seed=seed)) for seed in (0, 1))
+    frame = one["questions_seeds"].frame
+    keys = ["question", "stage", "first", "second"]
+    for seed, made in ((0, one), (1, other)):
+        asked = made["questions"].frame
+        wanted = asked[asked["difference"].notna()].set_index(keys)["difference"].astype(float)
+        found = frame[frame["seed"] == seed].set_index(keys)["difference"].astype(float)
+        assert len(wanted) >= 3
+        pd.testing.assert_series_equal(found, wanted)
+    means = frame.groupby(keys, sort=False)[["difference", "mean_difference"]].mean()
+    assert np.allclose(means["difference"].astype(float), means["mean_difference"].astype(float))
+    assert "questions_seeds" not in stages.evaluate(every_protocol["grouped_cv"])
+
+
 def test_protocols_are_compared_drawn_and_shown(every_protocol: dict[str, stages.Experiment]) -> None:
     """The optimism of one cell, counted here from the files of two protocols; its figure; its place on the page."""
     official = every_protocol["official"]
