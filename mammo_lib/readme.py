@@ -16,7 +16,7 @@ from mammo_lib.paths import write_text
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- begin (results/\S+\.csv) -->\n(.*?)<!-- end -->", re.DOTALL)
 LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients")
-NOT_RUN = r"(fold \d+ )?not run"
+NOT_RUN = r"(fold \d+ |\w+: )?not run"
 HEADINGS = {"auc": "AUC", "auc_printed": "printed AUC", "initial": "initial weights"}
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from mammo_lib import config, readme
 from mammo_lib.evaluation.captions import FIGURES
+from mammo_lib.stages import mapping
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +52,11 @@ def test_every_table_of_readme_is_what_its_file_says(name: str, shown: str) -> N
 def test_the_probe_uses_the_reading_that_cross_validation_chose() -> None:
     table = pd.read_csv(ROOT / "results" / "reduced" / "official" / "probe" / "readings.csv")
     assert table.loc[table["auc"].idxmax(), "reading"] == config.Probe().reading
+
+
+def test_the_map_uses_the_reading_that_did_best_on_validation() -> None:
+    table = pd.read_csv(ROOT / "results" / "reduced" / "official" / "mass_map" / "seed0" / "readings.csv")
+    assert mapping.READINGS[table.loc[table["validation_auc"].idxmax(), "reading"]] == mapping.USED["G"]
 
 
 @pytest.mark.parametrize("report", sorted((ROOT / "results").glob("reduced*/report.html")), ids=str)
@@ -115,6 +121,7 @@ def stored(tmp_path: Path) -> Path:
         "network,VGG16,22,0.81249,0.7,0.9,0.8395,,\n"
         "network,A|B,,,,,0.8503,,weights not available\n"
         "network,InceptionV3,,,,,0.8403,,not run\n"
+        "network,ResNet50,,,,,0.8348,,as_written: not run\n"
     )
     return path
 
