@@ -21,7 +21,7 @@ FIGURES = {
     "gradcam_contact_sheet": "Successes and failures of the proposed network, by truth and decision; the number is its "
     "probability of malignancy.",
     "protocols": f"{PROTOCOLS_ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
-    f"{_INTERVAL}, in AUC points; P from random weights, G from patch weights, our probe from ImageNet weights. "
+    f"{_INTERVAL}, in AUC points; P from random weights, G from patch weights, our own rows from ImageNet weights. "
     "p is not corrected.",
     "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",
 }
