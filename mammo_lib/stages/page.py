@@ -114,7 +114,9 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             tables=_localisation(experiment),
             figures=("localisation", "fig7_gradcam", "gradcam_contact_sheet"),
             files=("localisation", "localisation_differences", "localisation_cases"),
-            links=[Link(f"{MAP}: {path.name}", path) for path in map_results(experiment).glob("localisation*.csv")],
+            links=[
+                Link(f"{MAP}: {path.name}", path) for path in sorted(map_results(experiment).glob("localisation*.csv"))
+            ],
         ),
         section(
             "Split protocols",

@@ -13,10 +13,12 @@ from mammo_lib import paths, stages
 from mammo_lib.config import MASS_MAP, MassMap
 from mammo_lib.data import splits
 from mammo_lib.evaluation import predictions
-from mammo_lib.models import mass_map
-from mammo_lib.stages import mapping, page
+from mammo_lib.models import frozen, mass_map
+from mammo_lib.stages import grid, mapping, page
 from mammo_lib.stages.experiment import extra_file
 from mammo_lib.stages.grid import Grid
+from mammo_lib.training import mass_map as windows
+from mammo_lib.training import probe as cells
 
 MASS_CELLS = np.s_[3:4, 1:3]  # where conftest's masses are
 
@@ -79,13 +81,13 @@ def test_a_patch_away_from_the_mass_is_not_as_malignant(run):
 
 
 def test_a_patch_without_breast_is_as_malignant_as_the_least_cell_of_its_image(run):
-    grid = Grid.of(run)
+    where = Grid.of(run)
     maps = {0: np.random.default_rng(0).normal(size=(7, 7, 3))}
     beside, within = [6.0, 0.0, 1.0, 1.0], [1.0, 3.0, 2.0, 1.0]
-    odds = mapping._patch_odds(maps, grid, np.array([0, 0]), np.array([beside, within]))
+    odds = mapping._patch_odds(maps, where, np.array([0, 0]), np.array([beside, within]))
     each = mass_map.malignancy(maps[0])
-    assert not grid.inside[0][0, 6]
-    assert odds[0] == each[grid.inside[0]].min()
+    assert not where.inside[0][0, 6]
+    assert odds[0] == each[where.inside[0]].min()
     assert odds[1] == each[3, 1:3].max()
 
 
@@ -172,3 +174,10 @@ def test_a_network_is_trained_recorded_and_not_trained_again(tmp_path, trained_h
     again = mapping.train_map(experiment)
     assert torch.equal(again.state_dict()["taught.28.weight"], last)
     assert paths.read_json(experiment.runs / MASS_MAP / "fold0-seed0" / "run.json") == record
+
+
+def test_the_rooms_agree_on_cells_and_kinds():
+    assert grid.CELL == frozen.CELL == windows.CELL
+    kinds = ("background", "benign", "malignant")
+    for room in (windows, cells):
+        assert [mass_map.KINDS[number] for number in (room.BACKGROUND, room.BENIGN, room.MALIGNANT)] == list(kinds)
