@@ -84,6 +84,7 @@ def train(
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(optimiser.state_dict() | {"state": state["optimiser"]})
             epochs = [Epoch(**row) for row in state["epochs"]]
+            _write_history(folder, epochs)  # a crash may have come between the two files
         while len(epochs) < settings.epochs:
             started, number = perf_counter(), len(epochs) + 1
             loss = _train_epoch(network, optimiser, images, parts["train"], settings, (seed, number), device)
@@ -93,7 +94,7 @@ def train(
             rows = [vars(row) for row in epochs]
             state = {"config": config, "epochs": rows, "network": network.state_dict()}
             checkpoint.save(folder / LAST, state | {"optimiser": optimiser.state_dict()["state"]})
-            paths.write_text(folder / HISTORY, _frame(epochs).to_csv(index=False, lineterminator="\n"))
+            _write_history(folder, epochs)
             progress(_line(epochs[-1], settings))
     network.eval()
     return _frame(epochs)
@@ -275,7 +276,11 @@ def cell_kinds(grey: np.ndarray, boxes: Sequence[Box], labels: Sequence[int], co
     return kinds
 
 
-# ----------------------------------------------------------------------------- messages
+# ----------------------------------------------------------------------------- history
+
+
+def _write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
+    paths.write_text(folder / HISTORY, _frame(epochs).to_csv(index=False, lineterminator="\n"))
 
 
 def _frame(epochs: Sequence[Epoch]) -> pd.DataFrame:

@@ -163,6 +163,11 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path, one_threa
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     assert table.drop(columns="seconds").equals(again.drop(columns="seconds"))
+    history = tmp_path / "stopped" / "history.csv"
+    said = history.read_text()
+    history.unlink()  # as by a crash right after the checkpoint of the last epoch
+    run(tmp_path / "stopped")
+    assert history.read_text() == said
     other, _ = run(tmp_path / "other", seed=1)
     assert not torch.equal(other.first.weight, whole.first.weight)
 
