@@ -121,7 +121,10 @@ class Probe:
 class MassMap:
     """Beyond the paper, all ours: VGG16 taught which cells of set G are mass, and of which kind: training/mass_map.py.
 
-    The fixed length, without a choice of epoch, leaves the validation part to the choice of a reading.
+    These settings are the only ones that were trained. The fixed length, without a choice of epoch, leaves the
+    validation part to the choice of a reading. That of an image was chosen on it from a dozen (the highest cell, the
+    mean of 3, 5 or 10, their log-sum-exp, a noisy-or, cells weighted by likeness to a mass; alone and with either
+    reading of the probe), on a draft with the same settings; stages/mapping.py compares five of them anew.
     """
 
     window: int = 160  # pixels of set G; half of the masses are under 37, and a cell of VGG16 sees 196

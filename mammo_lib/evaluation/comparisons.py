@@ -68,6 +68,11 @@ def _transfer(profile: config.Profile) -> Iterator[Comparison]:
                 yield Comparison(question, ("G", network, "patch"), ("G", network, other))
 
 
+def _asked(setting: Setting) -> list[Comparison]:
+    """Every planned comparison, and that of our own rows where both are there."""
+    return [*planned(setting.profile), *_taught(setting.extra)]
+
+
 def _taught(extra: Sequence[str]) -> Iterator[Comparison]:
     if {config.MASS_MAP, config.PROBE} <= set(extra):
         for stage in ("P", "G"):
@@ -76,16 +81,13 @@ def _taught(extra: Sequence[str]) -> Iterator[Comparison]:
 
 
 def questions(results: Results, setting: Setting) -> Table:
-    """Every planned comparison: difference in AUC, interval, p by bootstrap and by DeLong, both after Holm.
-
-    That of our own rows is among them where both are there.
+    """Every comparison asked for: difference in AUC, interval, p by bootstrap and by DeLong, both after Holm.
 
     Frame: `question, family, stage, unit, first, second, cases, patients, auc_first, auc_second, difference, low, high,
     p, p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and
     is not corrected for.
     """
-    asked = [*planned(setting.profile), *_taught(setting.extra)]
-    rows = [_row(comparison, results, setting) for comparison in asked]
+    rows = [_row(comparison, results, setting) for comparison in _asked(setting)]
     frame = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     frame = frame.astype({"cases": "Int64", "patients": "Int64"} | dict.fromkeys(_FLOATS, "Float64"))
     for name, adjusted in (("p", "p_holm"), ("p_delong", "p_delong_holm")):
@@ -113,9 +115,8 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
     `question, stage, unit, first, second, seed, cases, patients, auc_first, auc_second, difference, low, high, p,
     mean_difference, note`; mean_difference is over the seeds of a comparison. p is not corrected.
     """
-    asked = [*planned(setting.profile), *_taught(setting.extra)]
     rows = []
-    for comparison in asked:
+    for comparison in _asked(setting):
         able = [seed for seed, found in results.items() if {comparison.first, comparison.second} <= set(found)]
         of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able if len(able) > 1]
         mean = pd.Series([row.get("difference") for row in of_seeds], dtype=float).mean()

@@ -155,7 +155,7 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
         column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if grid[0, 0].get_ylim()[1] > LOSS_LIMIT:
         grid[0, 0].set(ylim=(0, LOSS_LIMIT))
-    grid[0, 0].set_ylabel(f"cross entropy (shown up to {LOSS_LIMIT})")
+    grid[0, 0].set_ylabel(f"cross entropy\n(up to {LOSS_LIMIT})")
     grid[1, 0].set_ylabel("accuracy")
     title = "thin: training, thick: validation, dot: epoch kept; initial weights:"
     handles = {line.get_label(): line for axes in grid[0] for line in axes.lines if line.get_label()[0] != "_"}

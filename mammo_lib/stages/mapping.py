@@ -187,7 +187,7 @@ def _regression() -> "Pipeline":
 
 
 def _compare_readings(cases: pd.DataFrame, odds: np.ndarray) -> list[dict[str, object]]:
-    """AUC of each reading of validation images: mean of a cross-validation over patients, as `both` is fitted there."""
+    """AUC of each reading of validation images: mean of a cross-validation over patients: two columns are fitted."""
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 
     cut, rows = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=DATA_SEED), []

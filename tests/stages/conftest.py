@@ -1,7 +1,7 @@
 """Runs whose cells are made up: what reads results/ needs predictions, and not a network that made them."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,22 @@ def make_up(experiment: stages.Experiment) -> None:
             folder.mkdir(parents=True)
             cases.reindex(columns=PREDICTION_COLUMNS).to_csv(folder / PREDICTIONS, index=False)
     pd.DataFrame(outcomes, columns=["cell", "state", "message"]).to_csv(experiment.results / "outcomes.csv")
+
+
+@pytest.fixture
+def exchange_labels() -> Callable[[stages.Experiment], stages.Experiment]:
+    """Make of an experiment another one, whose data is the same with every label exchanged."""
+
+    def exchange(run: stages.Experiment) -> stages.Experiment:
+        other = replace(run, profile=replace(run.profile, name="other"))
+        shutil.copytree(run.places.prepared, other.places.prepared)
+        for name in ("cases", "globals", "patches"):
+            path = other.places.prepared / f"{name}.csv"
+            table = pd.read_csv(path, dtype={"patient_id": str})
+            table.assign(label=1 - table["label"]).to_csv(path, index=False)
+        return other
+
+    return exchange
 
 
 @pytest.fixture(scope="session")

@@ -66,14 +66,9 @@ def test_the_choice_of_a_reading_looks_at_no_test_case(run, monkeypatch):
     assert table.loc["both", "auc"] == 1
 
 
-def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run):
+def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run, exchange_labels):
     """Every case of the second set is scored; here it is the first one with all labels exchanged: wrong throughout."""
-    other = replace(run, profile=replace(run.profile, name="other"))
-    shutil.copytree(run.places.prepared, other.places.prepared)
-    for name in ("cases", "globals", "patches"):
-        path = other.places.prepared / f"{name}.csv"
-        table = pd.read_csv(path, dtype={"patient_id": str})
-        table.assign(label=1 - table["label"]).to_csv(path, index=False)
+    other = exchange_labels(run)
     table = stages.transfer(other, run).set_index("stage")
     views, patches = (len(stages.load(run, stage)[1]) for stage in ("G", "P"))
     assert table["cases"].to_dict() == {"P": patches, "G": views}

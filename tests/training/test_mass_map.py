@@ -119,7 +119,7 @@ def test_light_changes_and_black_stays_black():
 
 
 class OneLayer(nn.Module):
-    """The mean of a cell, and a linear classifier of it and its square."""
+    """The mean of a cell, and a small network of it."""
 
     def __init__(self):
         super().__init__()
