@@ -42,6 +42,21 @@ def test_the_papers_settings_are_those_of_section_2_5() -> None:
     assert (paper.patches.size, paper.patches.centres, paper.globals.size) == (224, 8, 512)
 
 
+@pytest.mark.parametrize(
+    ("profile", "network", "patch", "whole"),
+    [
+        ("paper", "resnet50_cbam", "scratch", "patch"),
+        ("reduced-cpu-imagenet", "vgg16_cbam", "imagenet", "imagenet_patch"),
+    ],
+)
+def test_the_main_arm_is_the_papers_own_or_what_comes_nearest(
+    profile: str, network: str, patch: str, whole: str
+) -> None:
+    chosen = config.get_profile(profile)
+    assert chosen.main_network == network
+    assert chosen.main_initial == {"P": patch, "G": whole}
+
+
 def test_an_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(
         ValueError,

@@ -63,9 +63,10 @@ def _cbam(profile: config.Profile) -> Iterator[Comparison]:
 
 def _transfer(profile: config.Profile) -> Iterator[Comparison]:
     for question, other in ((OVER_IMAGENET, "imagenet"), (OVER_SCRATCH, "scratch")):
-        if {"patch", other} <= set(profile.global_initial):
-            for network in profile.networks:
-                yield Comparison(question, ("G", network, "patch"), ("G", network, other))
+        for initial in config.PATCH_PARENTS:
+            if {initial, other} <= set(profile.global_initial):
+                for network in profile.networks:
+                    yield Comparison(question, ("G", network, initial), ("G", network, other))
 
 
 def _asked(setting: Setting) -> list[Comparison]:

@@ -34,7 +34,12 @@ from mammo_lib.evaluation.figures import (
     styled,
 )
 
-INITIAL_STYLES = {"scratch": (GREY, ":"), "imagenet": (BLUE, "--"), "patch": (RED, "-")}
+INITIAL_STYLES = {
+    "scratch": (GREY, ":"),
+    "imagenet": (BLUE, "--"),
+    "patch": (RED, "-"),
+    "imagenet_patch": (PURPLE, "-"),
+}
 LOSS_LIMIT = 3  # ours, nats: chance is 0.69; one diverged first epoch would flatten every other curve
 BINS = 10  # ours: calibration points, of equal numbers of cases
 

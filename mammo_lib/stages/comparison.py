@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mammo_lib.evaluation.scores import Runs
     from mammo_lib.evaluation.tables import Results, Setting
 
-MAIN_INITIAL = {"P": "scratch", "G": "patch"}  # the arm of each stage that figures show: the paper's own method
-
 
 def predictions(experiment: Experiment) -> "Results":
     """(stage, network, initial) -> checked predictions, folds below one another; keys with every fold done only.
@@ -42,7 +40,7 @@ def _runs(experiment: Experiment) -> "Runs":
     """(stage, network, initial, fold, seed) -> checked predictions of one cell, for every cell that is done."""
     from mammo_lib.evaluation.predictions import read
 
-    wanted = {stage: expected(experiment, stage) for stage in MAIN_INITIAL}
+    wanted = {stage: expected(experiment, stage) for stage in experiment.profile.main_initial}
     runs = {}
     for key, path in _predicted(experiment).items():
         cases = wanted[key[0]]
@@ -58,7 +56,7 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
     """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of our own rows."""
     matrix, folder = cells(experiment), experiment.results / "cells"
     files = {(c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS for c in matrix}
-    for row, stage, fold in product(EXTRA_LABELS, MAIN_INITIAL, {cell.fold for cell in matrix}):
+    for row, stage, fold in product(EXTRA_LABELS, experiment.profile.main_initial, {cell.fold for cell in matrix}):
         seed = 0 if row == PROBE else experiment.seed  # nothing is random in the probe
         files[stage, row, EXTRA_INITIAL, fold, seed] = extra_file(experiment, row, stage, fold)
     return {key: path for key, path in files.items() if path.exists()}
@@ -87,7 +85,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     if len(seeds) > 1:
         of_seeds = {other.seed: predictions(other) for other in seeds}
         made["questions_seeds"] = comparisons.over_seeds(of_seeds, setting)
-    for number, stage in enumerate(MAIN_INITIAL, start=1):
+    for number, stage in enumerate(experiment.profile.main_initial, start=1):
         made[f"table{number}"] = tables.published(stage, results, setting, _baselines(experiment, stage))
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
@@ -173,7 +171,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
 
     results, data = predictions(experiment), data_sentence(experiment)
     written: list[Path] = []
-    for stage, initial in MAIN_INITIAL.items():
+    for stage, initial in experiment.profile.main_initial.items():
         shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] in EXTRA_LABELS)]
         curves = [_curve(experiment, key, results[key]) for key in shown]
         if not curves:
@@ -235,7 +233,7 @@ def _draw_protocols(experiment: Experiment) -> list[Path]:
     if not path.exists():
         return []
     table = pd.read_csv(path)
-    main = table["initial"] == table["stage"].map(MAIN_INITIAL).map(INITIAL_LABELS)
+    main = table["initial"] == table["stage"].map(experiment.profile.main_initial).map(INITIAL_LABELS)
     table = table[main | (table["network"].isin(EXTRA_LABELS.values()))]
     frame = table.assign(
         label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]

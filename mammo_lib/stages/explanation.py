@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import NETWORK_LABELS, PROPOSED
+from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
-from mammo_lib.stages.comparison import MAIN_INITIAL, data_sentence
+from mammo_lib.stages.comparison import data_sentence
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
 from mammo_lib.stages.trainings import build_network, cells, load_network
 
@@ -54,8 +54,9 @@ def explain(experiment: Experiment, executor: Executor | None = None) -> pd.Data
 
 
 def _explained_cells(experiment: Experiment) -> "list[Cell]":
-    """The paper's own cell: the proposed network on G, from patch weights, in every fold."""
-    return cells(experiment, f"G/{PROPOSED}/{MAIN_INITIAL['G']}/*")
+    """The profile's main network on G, from patch weights, in every fold: the paper's own cell, where it is trained."""
+    profile = experiment.profile
+    return cells(experiment, f"G/{profile.main_network}/{profile.main_initial['G']}/*")
 
 
 def has_maps(experiment: Experiment) -> bool:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mammo_lib.config import CLASSES, INITIAL_LABELS, NETWORK_LABELS, PROPOSED
+from mammo_lib.config import CLASSES, INITIAL_LABELS, NETWORK_LABELS
 from mammo_lib.paths import differences, plain
 from mammo_lib.stages.archive import load, parts
-from mammo_lib.stages.comparison import MAIN_INITIAL
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.stages.own_image import OwnImage
 from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells
@@ -86,7 +85,10 @@ def trained_cells(experiment: Experiment) -> "list[Cell]":
             f"{experiment.runs}: no trained cell yet of protocol {protocol} and seed {experiment.seed}: run "
             f"./run_all.sh --profile {name} --protocol {protocol} --seed {experiment.seed} first"
         )
-    return sorted(found, key=lambda c: (c.stage, c.network != PROPOSED, c.initial != MAIN_INITIAL[c.stage]))
+    profile = experiment.profile
+    return sorted(
+        found, key=lambda c: (c.stage, c.network != profile.main_network, c.initial != profile.main_initial[c.stage])
+    )
 
 
 def open_cell(experiment: Experiment, cell: "Cell") -> TrainedCell:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROPOSED, PROTOCOLS, Training
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROTOCOLS, Training
 from mammo_lib.stages.archive import MASSES
-from mammo_lib.stages.comparison import MAIN_INITIAL
 from mammo_lib.stages.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -173,17 +172,18 @@ def _count(masses: pd.DataFrame) -> str:
 
 
 def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
-    """What the tables say of the proposed network on whole mammograms."""
-    initial = INITIAL_LABELS[MAIN_INITIAL["G"]]
-    name = f"{NETWORK_LABELS[PROPOSED]} from {initial}"
+    """What the tables say of the main network on whole mammograms."""
+    profile = experiment.profile
+    network, initial = NETWORK_LABELS[profile.main_network], INITIAL_LABELS[profile.main_initial["G"]]
+    name = f"{network} from {initial}"
     table, spread = made["table2"], made["spread_G"].frame
-    chosen = (table.frame["network"] == NETWORK_LABELS[PROPOSED]) & (table.frame["initial"] == initial)
+    chosen = (table.frame["network"] == network) & (table.frame["initial"] == initial)
     found = {}
     if table.frame.loc[chosen, "auc"].notna().any():
         shown = table.shown[chosen].iloc[0]
         values = [f"{metric} {shown[metric, 'Ours']}" for metric in ("Sensitivity", "Specificity", "Accuracy", "AUC")]
         found["performance"] = f"{name}, {shown['', 'Cases']} images: {', '.join(values)}; all others in the tables."
-        runs = spread[(spread["network"] == NETWORK_LABELS[PROPOSED]) & (spread["initial"] == initial)].iloc[0]
+        runs = spread[(spread["network"] == network) & (spread["initial"] == initial)].iloc[0]
         found["spread"] = f"Spread over {runs['folds']} fold(s) and {runs['seeds']} seed(s); centres are not recorded."
     if (experiment.results / "localisation.csv").exists():
         found["explanation"] = "Grad-CAM of every test image, measured against the lesion beside controls."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib.stages import facts
-from mammo_lib.stages.comparison import MAIN_INITIAL, draw_evaluation, evaluate
+from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, map_results, write_table
 from mammo_lib.stages.explanation import GRADCAM, draw_explanations, has_maps
@@ -45,7 +45,7 @@ def draw_everything(experiment: Experiment) -> list[Path]:
     are left as they are on a host that has neither.
     """
     evaluate(experiment)
-    trained = [stage for stage in MAIN_INITIAL if any_history(experiment, stage)]
+    trained = [stage for stage in experiment.profile.main_initial if any_history(experiment, stage)]
     drawn = [path for stage in trained for path in draw_learning_curves(experiment, stage)]
     drawn += draw_evaluation(experiment)
     if (experiment.places.prepared / "prepare.json").exists():

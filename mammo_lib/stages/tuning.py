@@ -28,7 +28,7 @@ UNCHANGED = Augmentation(0.0, 0.0, (0.0, 0.0), (1.0, 1.0), (0.0, 0.0))
 
 
 def tune(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
-    """Train the proposed network on G, from its P cell, with each of config.GLOBAL_CANDIDATES; also candidates.csv.
+    """Train the main network on G, from its P cell, with each of config.GLOBAL_CANDIDATES; also candidates.csv.
 
     One row a candidate: what it changes, how far its training loss fell, and the validation accuracy and AUC of the
     epoch that would be kept. Histories go to results/<profile>/<protocol>/candidates/. What is done is skipped.
@@ -44,8 +44,9 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
     """Train one candidate and say how it went; a loss that is not finite is an answer too."""
     from mammo_lib.training.loop import TrainingDiverged
 
-    cell = Cell(experiment.protocol, "G", PROPOSED, "patch", seed=experiment.seed)
-    length = experiment.profile.global_training  # candidates change what a step does, not how long it goes on
+    profile = experiment.profile
+    cell = Cell(experiment.protocol, "G", profile.main_network, profile.main_initial["G"], seed=experiment.seed)
+    length = profile.global_training  # candidates change what a step does, not how long it goes on
     training = replace(
         GLOBAL_CANDIDATES[name],
         max_epochs=length.max_epochs,

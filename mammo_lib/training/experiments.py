@@ -29,7 +29,7 @@ from typing import Any
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, NETWORKS, PROTOCOLS, Profile
+from mammo_lib.config import INITIAL_LABELS, NETWORKS, PATCH_PARENTS, PROTOCOLS, Profile
 from mammo_lib.training.folder import FAILURE, HISTORY, RECORD, is_claimed
 
 STAGES = ("P", "G")
@@ -57,7 +57,7 @@ class Cell:
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        if self.stage == "P" and self.initial == "patch":
+        if self.stage == "P" and self.initial in PATCH_PARENTS:
             raise ValueError("a cell of stage P cannot start from patch weights: choose scratch or imagenet")
         if self.fold < 0 or self.seed < 0 or (self.fold and self.protocol != CROSS_VALIDATED):
             raise ValueError(
@@ -71,8 +71,9 @@ class Cell:
 
     @property
     def parent(self) -> "Cell | None":
-        """The P cell whose weights it starts from (ours: the one trained from scratch; 2.5 names no other), or None."""
-        return replace(self, stage="P", initial="scratch") if self.initial == "patch" else None
+        """The P cell whose weights it starts from, or None."""
+        start = PATCH_PARENTS.get(self.initial)
+        return replace(self, stage="P", initial=start) if start else None
 
 
 def matrix(

@@ -126,6 +126,15 @@ def test_comparisons_of_some_networks_with_several_initial_weights_of_both_stage
     assert len(asked) == len(pairs)
 
 
+def test_patches_after_imagenet_are_asked_against_imagenet_alone() -> None:
+    chained = replace(SMALL, networks=("vgg16",), global_initial=("imagenet", "imagenet_patch"))
+    (asked,) = comparisons.planned(chained)
+    assert asked == comparisons.Comparison(
+        comparisons.OVER_IMAGENET, ("G", "vgg16", "imagenet_patch"), ("G", "vgg16", "imagenet")
+    )
+    assert asked.family == comparisons.OURS  # the paper prints no such row
+
+
 def test_a_profile_that_plans_no_comparison_has_an_empty_table() -> None:
     alone = replace(SMALL, networks=("resnet50",), global_initial=("patch",))
     table = comparisons.questions({}, replace(SETTING, profile=alone))

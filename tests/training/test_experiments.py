@@ -61,6 +61,10 @@ def test_names_and_parents():
     assert cell.name == "G/resnet50_cbam/patch/fold3-seed7"
     assert cell.parent == Cell("grouped_cv", "P", "resnet50_cbam", "scratch", fold=3, seed=7)
     assert Cell("official", "G", "vgg16", "imagenet").parent is None
+    chained = Cell("official", "G", "vgg16", "imagenet_patch", seed=2)
+    assert chained.parent == Cell("official", "P", "vgg16", "imagenet", seed=2)
+    with pytest.raises(ValueError, match="cannot start from patch weights"):
+        Cell("official", "P", "vgg16", "imagenet_patch")
     every = matrix("grouped_cv", PAPER, seeds=(0, 1))
     assert len({cell.name for cell in every}) == len(every)
 
