@@ -16,6 +16,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--allow-parti
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
               reduced-cpu  the same, trained small, for a host without a GPU
               reduced-cpu-adapted  that, with the settings of set G that did best on validation
+              reduced-cpu-imagenet  VGG16 from ImageNet through the patches to whole images of 256 pixels
               mias      mini-MIAS; with --protocol grouped_cv or as_written
               mias-asymmetries  the same, architectural distortions and asymmetries counted as masses too
               own       your own cases.csv and images, the paper's sizes

@@ -26,6 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 PAIR = re.compile(r"([-+]?[\d.]+)\*? [\[(][-+\d., ]+[\])]")  # `0.861 [0.832, 0.890]`, `0.7619* (-0.079)`
 SHORT = 28  # ours: characters of a text that is not broken into lines
 WIDE = 10  # ours: columns from which a table is set smaller
+PIXEL = 0.03  # ours, rem: a figure of two journal columns at 300 dpi fills the page, one of a column half of it
 LONG = 40  # ours: rows from which a table is folded away until asked for (and always unfolded in print)
 
 
@@ -119,7 +120,7 @@ def write_report(path: Path, report: Report) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cells": _cells, "embedded": _embedded, "anchor": _anchor}
+    environment.filters |= {"cells": _cells, "embedded": _embedded, "width": _width, "anchor": _anchor}
     environment.filters["href"] = lambda link: _href(link, path.parent)
     template = environment.get_template("report.html.jinja")
     write_text(path, template.render(report=report, long=LONG, wide=WIDE))
@@ -137,6 +138,12 @@ def _embedded(picture: Picture) -> str:
     if not content.startswith(PNG):
         raise ValueError(f"figure {picture.path} is not a PNG file: give the report the PNG, not the PDF")
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _width(picture: Picture) -> float:
+    """Shown width in rem, of the PNG's width in pixels (bytes 16 to 19 of its header)."""
+    with open(picture.path, "rb") as file:
+        return PIXEL * int.from_bytes(file.read(20)[16:], "big")
 
 
 def _href(link: Link, folder: Path) -> str:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,6 +132,13 @@ def test_nothing_given_is_taken_for_html(tmp_path):
     section = report.Section(script, prose=[script], tables=[table])
     path, _ = write(tmp_path, section, title=script, warning=script, subtitle=script, footer=script)
     assert script not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("pixels", "shown"), [(2126, "63.8rem"), (1039, "31.2rem")])  # 180 and 88 mm at 300 dpi
+def test_a_figure_of_one_column_is_shown_at_half_the_width_of_one_of_two(tmp_path, figure, pixels, shown):
+    cv2.imwrite(str(figure), np.zeros((3, pixels), np.uint8))
+    _, page = write(tmp_path, report.Section("Figures", figures=[report.Picture("ROC curves", figure)]))
+    assert page.images[0]["style"] == f"width: {shown}"
 
 
 def test_the_page_stands_alone(tmp_path, figure):
