@@ -26,7 +26,8 @@ def audit(experiment: Experiment) -> dict[str, pd.DataFrame]:
     """The audit's tables by name; also written to results/published/. The same for every profile and seed.
 
     rows: what each printed row allows; test_sets: the sizes that explain the most rows, with the chance of such a fit;
-    hypotheses: named test sets; repairs: single-digit misprints at the best size; auc, headlines: Hanley-McNeil.
+    hypotheses: named test sets; repairs: single-digit misprints; auc, headlines: Hanley-McNeil. These three are at the
+    size that explains the most rows, each case counted once.
     """
     made: dict[str, list[pd.DataFrame]] = {
         name: [] for name in ("rows", "test_sets", "hypotheses", "repairs", "auc", "headlines")
@@ -46,7 +47,7 @@ def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
     rows = hypotheses.printed_rows(stage)
     named = hypotheses.named_test_sets(get_profile("paper"))
     best = audit.best_test_sets(rows).head(BEST)
-    malignant, benign = (int(best[column].iloc[0]) for column in ("malignant", "benign"))
+    malignant, benign = _counted_once(best)
     best["chance"] = [_chance(rows, int(p), int(n)) for p, n in zip(best["malignant"], best["benign"], strict=True)]
     unexplained = [row for row in rows if not audit.explains(row, malignant, benign)]
     printed = [audit_auc.PrintedAuc(hypotheses.row_name(row), row.auc) for row in PUBLISHED if row.stage == stage]
@@ -60,6 +61,16 @@ def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
             audit_auc.differences(printed, malignant, benign, _headlines(stage)), rows, malignant + benign
         ),
     }
+
+
+def _counted_once(best: pd.DataFrame) -> tuple[int, int]:
+    """(malignant, benign) of the first of `best`, or of the smallest among them that it is a multiple of.
+
+    Twice a test set explains every row that the test set does, and its intervals would be too narrow.
+    """
+    sizes = list(best[["malignant", "benign"]].astype(int).itertuples(index=False, name=None))
+    (malignant, benign), *_ = sizes
+    return min((p, n) for p, n in sizes if malignant % p == 0 and malignant // p * n == benign)
 
 
 def _with_accuracies(headlines: pd.DataFrame, rows: "list[PrintedRow]", cases: int) -> pd.DataFrame:
