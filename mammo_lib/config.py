@@ -109,7 +109,8 @@ class Probe:
     """Beyond the paper, all ours: logistic regressions on what a frozen ImageNet VGG16 sees, see training/probe.py.
 
     Strengths are scikit-learn's C. They and the focus were chosen among the values named, by cross-validation within
-    the official training patients of the reduced copy; no test case was looked at. A hidden layer over the cells, of 32
+    the official training patients of the reduced copy; no official test case was looked at. Under the other protocols
+    those patients are test patients too, whom the choice has met. A hidden layer over the cells, of 32
     or 128 units, was tried likewise and gave as much.
     """
 
@@ -356,9 +357,9 @@ _REDUCED_CPU_ADAPTED = replace(
 )
 # VGG16 from ImageNet through the patches to whole images, larger than above (ours): the one network whose ImageNet
 # weights were at hand, and the paper's questions asked of networks that do learn. Rates are smaller than the paper's,
-# which are for random weights. Compared on validation after two epochs: for P (VGG16) rates of 1e-5 and 3e-5, the
-# second had the lower loss; for G (VGG16+CBAM, from its P cell) 1e-5 with the paper's batches of 4 and 3e-5 with
-# batches of 16, the first had the lower loss and the higher accuracy.
+# which are for random weights. Of two settings of each stage, that of the lower validation loss after two epochs
+# (results/reduced-cpu-imagenet/official/candidates): for P (VGG16) of rates of 1e-5 and 3e-5 the second; for G
+# (VGG16+CBAM, from its P cell) of 1e-5 with the paper's batches of 4 and 3e-5 with batches of 16 the first.
 _REDUCED_CPU_IMAGENET = replace(
     _REDUCED_CPU,
     name="reduced-cpu-imagenet",

@@ -52,7 +52,7 @@ def make(protocol: str, patches: pd.DataFrame, globals_: pd.DataFrame, settings:
 
 
 def _as_written(tables: dict[str, pd.DataFrame], settings: Split, seed: int) -> pd.DataFrame:
-    """Section 2.5: random, class ratio kept, each stage drawn by itself and blind to patients."""
+    """Section 2.5: random, each stage drawn by itself and blind to patients; class ratio kept (in G ours)."""
     shares = {"P": settings.patch_shares, "G": settings.global_shares}
     folds = []
     for number, (stage, table) in enumerate(tables.items()):

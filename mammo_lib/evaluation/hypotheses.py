@@ -32,7 +32,8 @@ def row_name(row: config.PublishedRow) -> str:
 def named_test_sets(profile: config.Profile) -> list[Hypothesis]:
     """Named test sets of CBIS-DDSM: the official one by several units, and the splits as written.
 
-    A split as written is stratified by class, so its class sizes are a share of the class, rounded either way.
+    A split as written is stratified by class, so its class sizes are a share of the class, rounded either way. Section
+    2.5 says so of the patches; that the images were drawn likewise is our reading.
     """
     known, paper = config.CBIS_DDSM_CLASSES, (config.PAPER_COUNTS["malignant"], config.PAPER_COUNTS["benign"])
     centres, patches, images = (

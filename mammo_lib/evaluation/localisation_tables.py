@@ -23,7 +23,10 @@ MEANING = (
     "and is an upper bound. All of these in 0 to 1, greater is better. Fall on removal: mean fall of p(malignant) when "
     "the pixels the map ranks highest, up to a tenth of the image, are taken away (ROAD); in -1 to 1."
 )
-EMPTY = "Empty: maps without any positive evidence; they point nowhere and score 0. Random weights: mean of several."
+EMPTY = (
+    "Empty: maps without any positive evidence; they point nowhere and score 0. Random weights: mean of several. "
+    "Grad-CAM and gate may lie outside of the breast too, which costs them energy; an even map of the breast does not."
+)
 
 
 def overall(summary: pd.DataFrame, interval: str, data: str) -> Table:

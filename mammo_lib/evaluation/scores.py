@@ -233,11 +233,17 @@ def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, obj
         row["auc"] = metrics.auc(label, probability, fold)
         statistic = statistics.weighted_auc(label, probability, fold)
         drawn = statistics.bootstrap(statistic, patients, resamples, setting.seed)
-        row |= _ends(statistics.percentile(drawn, confidence))
-        row |= _ends(statistics.delong_interval(label, probability, confidence, fold))
-        row |= _ends(statistics.bca(drawn, confidence))
     except UNDEFINED as reason:
-        row["note"] = str(reason)
+        return row | {"note": str(reason)}
+    for interval in (
+        lambda: statistics.percentile(drawn, confidence),
+        lambda: statistics.delong_interval(label, probability, confidence, fold),
+        lambda: statistics.bca(drawn, confidence),
+    ):
+        try:  # one that is not defined takes no other with it
+            row |= _ends(interval())
+        except UNDEFINED as reason:
+            row["note"] = f"{row['note']}; {reason}".removeprefix("; ")
     return row
 
 

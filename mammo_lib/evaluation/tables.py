@@ -229,6 +229,8 @@ def _notes(frame: pd.DataFrame, setting: Setting) -> tuple[str, ...]:
     ]
     if (frame["block"] == "baseline").any():
         notes.append("Baselines have one score per mass, also where the table counts patches. BI-RADS 0 ranks above 3.")
+    if frame["network"].isin(config.EXTRA_LABELS.values()).any():
+        notes.append("Rows marked ours read a patch as its window of set G, at the resolution of that set.")
     empty = frame[frame["note"] != ""]
     return (*notes, *(f"{row.network} {row.initial}".strip() + f": {row.note}." for row in empty.itertuples()))
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,14 @@ from mammo_lib.config import DATA_SEED, PROBE, Probe
 from mammo_lib.stages.archive import load, parts
 from mammo_lib.stages.experiment import Experiment, extra_file, write_table
 from mammo_lib.stages.grid import Grid
-from mammo_lib.stages.trainings import PREDICTION_COLUMNS
+from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
+from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
     from mammo_lib.training.probe import ImageProbe
 
 IMAGES_AT_ONCE = 16  # described in one piece of work, which is also what a run that was stopped loses
+TRUNK = "trunk.json"  # beside descriptions: the weights they were made with
 FOLDS = 5  # of the choice among readings (ours)
 READINGS = {"whole image": [0], "cells like a mass": [1], "both": [0, 1]}  # columns of an image's log odds
 
@@ -32,10 +35,14 @@ READINGS = {"whole image": [0], "cells like a mass": [1], "both": [0, 1]}  # col
 def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path]:
     """Fit the probe on the training part of every fold, apply it to the rest; returns the files with its predictions.
 
-    They are in results/<profile>/<protocol>/probe, where `evaluate` finds them.
+    They are in results/<profile>/<protocol>/probe, where `evaluate` finds them, beside run.json: with what it was made.
     weights.WeightsNotAvailable when there are no ImageNet weights of VGG16.
     """
-    described = _Described.of(experiment, describe(experiment, executor))
+    from mammo_lib.training import records
+
+    started = datetime.now(UTC)
+    folder = describe(experiment, executor)
+    described = _Described.of(experiment, folder)
     whole, patches = parts(experiment, "G"), parts(experiment, "P")
     samples = _samples(described, whole.loc[whole["part"] == "train", "row"].unique())
     first = patches[patches["fold"] == patches["fold"].min()].sort_values("row")  # every patch once
@@ -49,6 +56,10 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
         for stage, table in scores.items():
             written.append(extra_file(experiment, PROBE, stage, fold))
             write_table(table[table["part"] != "train"].reindex(columns=PREDICTION_COLUMNS), written[-1])
+    inputs = {stage: hashes_of_inputs(experiment, stage) for stage in ("P", "G")}
+    settings = {"probe": experiment.profile.probe, "inputs": inputs, "trunk": paths.read_json(folder / TRUNK)}
+    record = {"settings": paths.plain(settings)} | records.circumstances("cpu", started)
+    paths.write_json(experiment.results / "probe" / RECORD, record)
     return written
 
 
@@ -177,6 +188,7 @@ def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
     parts_done = (executor.map if executor else map)(partial(_describe, experiment, found.file, folder), starts)
     for _ in tqdm(parts_done, "VGG16 looks at set G", total=len(starts), disable=not starts):
         pass
+    paths.write_json(folder / TRUNK, {"initial_weights": found.source, "sha256": found.sha256})
     return folder
 
 

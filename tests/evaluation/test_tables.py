@@ -331,6 +331,22 @@ def test_three_intervals_hold_the_same_auc() -> None:
     assert scores.intervals("G", results(), SETTING).frame["note"].iloc[0] == "weights not available"
 
 
+def test_an_interval_that_is_not_defined_takes_no_other_with_it() -> None:
+    """DeLong's variance needs two cases of each class in every fold; the last of three has one malignant image."""
+    folds = [made("G", fold).assign(fold=fold) for fold in range(3)]
+    for fold, frame in enumerate(folds):
+        frame[["id", "image_id", "patient_id"]] = frame[["id", "image_id", "patient_id"]].radd(f"{fold}-")
+    malignant = folds[2].query("label == 1 and part == 'test'").index
+    folds[2] = folds[2].drop(malignant[1:])
+    key = ("G", "vgg16", "patch")
+    row = scores.intervals("G", {key: pd.concat(folds, ignore_index=True)}, SETTING).frame.iloc[1]
+    assert (row["network"], row["initial"]) == ("VGG16", "Patch data")
+    assert pd.isna(row["delong_low"])
+    assert row["note"]
+    assert row["percentile_low"] < row["auc"] < row["percentile_high"]
+    assert row["bca_low"] < row["auc"] < row["bca_high"]
+
+
 def test_spread_is_over_seeds_and_over_folds_apart() -> None:
     """Two folds of two seeds each, and a third fold of one: the variance between seeds has (1 + 1 + 0) degrees."""
     kept = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]

@@ -1,5 +1,6 @@
 """The probe from set G to predictions, on made-up descriptions: fitted on training cases alone, right on the rest."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo_lib import stages
+from mammo_lib import paths, stages
 from mammo_lib.config import Probe
 from mammo_lib.evaluation import predictions
 from mammo_lib.stages import probing
@@ -26,6 +27,7 @@ def run(tmp_path, trained_home, monkeypatch):
     described[:, 3, 1:3, 1] += views["label"].to_numpy()[:, None]
     for start in range(0, len(views), probing.IMAGES_AT_ONCE):
         np.save(tmp_path / f"{start:06d}.npy", described[start : start + probing.IMAGES_AT_ONCE].astype(np.float16))
+    paths.write_json(tmp_path / "trunk.json", {"initial_weights": "made up", "sha256": "0" * 64})
     monkeypatch.setattr(probing, "describe", lambda *_: tmp_path)
     few = Probe(patch_strength=1.0, image_strength=1.0, cell_strength=1.0)  # for few images, less is to be held back
     return replace(experiment, profile=replace(experiment.profile, probe=few))
@@ -38,6 +40,16 @@ def test_predictions_are_complete_and_right_where_the_descriptions_tell(run, sta
     wanted = stages.parts(run, stage).query("part != 'train'")
     found = predictions.read(path, wanted[["id", "label", "part", "patient_id"]])
     assert ((found["probability"] > 0.5) == (found["label"] == 1)).all()
+
+
+def test_its_record_says_which_weights_and_which_images(run):
+    stages.probe(run)
+    record = paths.read_json(run.results / "probe" / "run.json")
+    assert record["settings"]["trunk"]["initial_weights"] == "made up"
+    split = hashlib.sha256(run.places.splits("official").read_bytes()).hexdigest()
+    assert record["settings"]["inputs"]["G"]["split"] == split
+    assert record["settings"]["probe"]["patch_strength"] == 1.0
+    assert record["versions"]["torch"]
 
 
 def test_nothing_is_learnt_from_validation_and_test_labels(run):
