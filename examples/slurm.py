@@ -16,6 +16,7 @@ from dask_jobqueue import SLURMCluster
 from distributed import Client
 
 from mammo_lib import stages
+from mammo_lib.training.experiments import UNFINISHED
 
 
 def parse() -> argparse.Namespace:
@@ -57,7 +58,7 @@ def main() -> int:
         cluster.adapt(minimum_jobs=0, maximum_jobs=arguments.jobs)  # a job that has ended is replaced
         outcomes = stages.train(experiment, arguments.cells, client.get_executor())
     print(outcomes.to_string(index=False))
-    return int(outcomes["state"].isin(["failed", "not run"]).any())
+    return int(outcomes["state"].isin(UNFINISHED).any())
 
 
 if __name__ == "__main__":

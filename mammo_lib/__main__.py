@@ -118,9 +118,11 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
     from mammo_lib import stages
 
     if arguments.step == "train":
+        from mammo_lib.training.experiments import UNFINISHED
+
         outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
         print(_text(outcomes))
-        return int(outcomes.state.isin(["failed", "not run"]).any())
+        return int(outcomes.state.isin(UNFINISHED).any())
     if arguments.step == "download":
         print(stages.download(experiment, executor, arguments.stream, arguments.yes))
         return 0

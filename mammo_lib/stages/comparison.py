@@ -123,7 +123,7 @@ def _setting(experiment: Experiment) -> "Setting":
             reasons[key] = f"fold {cell.fold} not run" if cell.fold else "not run"
         elif row["state"].item() == "not available":
             reasons[key] = "weights not available"
-        elif row["state"].item() in ("failed", "not run"):
+        elif row["state"].item() in ("failed", "not run", "diverged"):
             said, _, _ = row["message"].item().partition(" (images")  # which ones is in outcomes.csv
             reasons[key] = f"{row['state'].item()}: {said}"
     extra = tuple(row for row in EXTRA_LABELS if extra_file(experiment, row, "P").exists())

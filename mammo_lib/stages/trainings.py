@@ -46,14 +46,14 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
     What a cell recorded, without its weights, is copied to results/, where every later step reads it.
     """
     from mammo_lib.models.weights import WeightsNotAvailable
-    from mammo_lib.training import experiments
+    from mammo_lib.training import experiments, loop
 
     outcomes = experiments.run(
         cells(experiment, pattern),
         partial(train_cell, experiment),
         executor,
         folder=experiment.runs,
-        not_available=(WeightsNotAvailable,),
+        expected={WeightsNotAvailable: experiments.NOT_AVAILABLE, loop.TrainingDiverged: experiments.DIVERGED},
     )
     for outcome in outcomes:
         _publish(experiment, outcome)
@@ -169,13 +169,20 @@ class _Initial:
 
 
 def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
-    """Patch weights are the best checkpoint of the cell's parent; ImageNet weights come from the user's file."""
+    """Patch weights are the best checkpoint of the cell's parent; ImageNet weights come from the user's file.
+
+    weights.WeightsNotAvailable: no such file, or the parent came to nothing. FileNotFoundError: it was not trained.
+    """
     from mammo_lib.models import weights
     from mammo_lib.training import checkpoint
+    from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
     if cell.parent is not None:
         best = experiment.runs / cell.parent.name / "best.pt"
         if not (best.parent / "run.json").exists():  # best.pt is there from the first epoch on
+            tried = outcomes(experiment).set_index("cell")["state"].get(cell.parent.name)
+            if tried in (DIVERGED, NOT_AVAILABLE):
+                raise weights.WeightsNotAvailable(f"its parent {cell.parent.name} is {tried}")
             raise FileNotFoundError(f"{best.parent}: this training is not finished: run 02_patch_pretraining first")
         state = checkpoint.load(best)["network"]
         return _Initial(cell.parent.name, state, {"initial_weights": paths.file_hash(best)})

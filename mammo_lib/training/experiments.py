@@ -35,6 +35,11 @@ from mammo_lib.training.folder import FAILURE, HISTORY, RECORD, is_claimed
 STAGES = ("P", "G")
 CROSS_VALIDATED = "grouped_cv"  # the one protocol with more than one fold
 KILLED_WORKER = "KilledWorker"  # Dask's error, by name: `distributed` is an optional extra
+NOT_AVAILABLE, DIVERGED = (
+    "not available",
+    "diverged",
+)  # a cell that has no weights to start from; one that learnt nothing
+UNFINISHED = ("failed", "not run")  # states that mean something is broken, not that a cell came to nothing
 LOST = "lost"  # state of an outcome until it is decided whether the cell is submitted again
 
 
@@ -99,7 +104,11 @@ def matrix(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: "done", "skipped" (was done), "failed", "not available" (weights), "not run" (parent)."""
+    """What became of a cell.
+
+    "done"; "skipped" (was done); "not available" (weights to start from); "diverged" (its loss is not finite); "failed"
+    (any other error); "not run" (its parent failed).
+    """
 
     cell: Cell
     state: str
@@ -116,7 +125,7 @@ def run(
     executor: Executor | None = None,
     *,
     folder: Path | None = None,
-    not_available: tuple[type[Exception], ...] = (),
+    expected: Mapping[type[Exception], str] | None = None,
     retries: int = 1,
     progress: Callable[[str], None] = print,
 ) -> list[Outcome]:
@@ -124,12 +133,13 @@ def run(
 
     `executor` is any concurrent.futures executor (None: here, one after the other): `Processes` below, a process pool,
     Dask's `Client(address).get_executor()`; `job` must then be picklable and leave its results on a disk that all
-    share. An error in one cell does not stop the others: it is an outcome, "not available" for the errors of that name,
-    "failed" for any other, and its traceback goes to failure.txt in the cell's folder below `folder`. A cell whose
-    worker was lost is submitted again, `retries` times; it goes on from its last checkpoint. A cell whose parent is
-    among `cells` and did not get done is "not run"; whether a parent that is not among them exists is for `job` to see.
+    share. An error in one cell does not stop the others: it is an outcome, NOT_AVAILABLE or DIVERGED as `expected` says
+    of its kind, "failed" for any other. Unless it is NOT_AVAILABLE, its traceback goes to failure.txt in the cell's
+    folder below `folder`. A cell whose worker was lost is submitted again, `retries` times; it goes on from its last
+    checkpoint. A cell whose parent is among `cells` and did not get done is "not run", or NOT_AVAILABLE when the parent
+    came to nothing as expected; whether a parent that is not among them exists is for `job` to see.
     """
-    call = partial(_attempt, job, not_available, folder)
+    call = partial(_attempt, job, expected or {}, folder)
     cells = list(dict.fromkeys(cells))
     waiting, attempts, running = list(cells), Counter[Cell](), dict[Future[Outcome], Cell]()
     outcomes: dict[Cell, Outcome] = {}
@@ -149,7 +159,8 @@ def run(
                 progress(f"[{len(outcomes)}/{len(cells)}] {_line(outcomes[outcome.cell])}")
             for cell, parent in _orphans(waiting, outcomes):
                 waiting.remove(cell)
-                outcomes[cell] = Outcome(cell, "not run", f"its parent {parent.cell.name} is {parent.state}")
+                state = NOT_AVAILABLE if parent.state in (NOT_AVAILABLE, DIVERGED) else "not run"
+                outcomes[cell] = Outcome(cell, state, f"its parent {parent.cell.name} is {parent.state}")
     finally:
         for future in running:
             future.cancel()
@@ -179,7 +190,7 @@ def _submit(call: Job, cell: Cell, executor: Executor | None) -> Future[Outcome]
         return future
 
 
-def _attempt(job: Job, not_available: tuple[type[Exception], ...], folder: Path | None, cell: Cell) -> Outcome:
+def _attempt(job: Job, expected: Mapping[type[Exception], str], folder: Path | None, cell: Cell) -> Outcome:
     """Run one job where the cell is trained; an error becomes an outcome there, since not every error can travel."""
     started = perf_counter()
     failure = folder / cell.name / FAILURE if folder else None
@@ -187,11 +198,10 @@ def _attempt(job: Job, not_available: tuple[type[Exception], ...], folder: Path 
         outcome = job(cell)
         if failure is not None:
             failure.unlink(missing_ok=True)
-    except not_available as error:
-        outcome = Outcome(cell, "not available", str(error))
     except Exception as error:
-        outcome = Outcome(cell, "failed", _describe(error))
-        if failure is not None:
+        state = next((state for kind, state in expected.items() if isinstance(error, kind)), "failed")
+        outcome = Outcome(cell, state, _describe(error) if state == "failed" else str(error))
+        if failure is not None and state != NOT_AVAILABLE:
             paths.write_text(failure, traceback.format_exc())
     return replace(outcome, seconds=perf_counter() - started)
 

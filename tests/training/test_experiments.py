@@ -19,7 +19,7 @@ import tiny_training as tiny
 
 from mammo_lib import config
 from mammo_lib.training import experiments
-from mammo_lib.training.experiments import Cell, Outcome, Processes, matrix, run
+from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE, UNFINISHED, Cell, Outcome, Processes, matrix, run
 from mammo_lib.training.folder import claim, is_claimed
 
 PAPER = config.PROFILES["paper"]
@@ -110,6 +110,28 @@ class NoWeights(FileNotFoundError):
     pass
 
 
+class Diverged(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(Diverged("loss is nan"), DIVERGED), (NoWeights("no such file"), NOT_AVAILABLE)]
+)
+def test_a_cell_that_came_to_nothing_leaves_its_children_without_weights_and_nothing_broken(tmp_path, error, state):
+    def job(cell):
+        raise error
+
+    outcomes = run(
+        [P_CELL, G_CELL], job, folder=tmp_path, progress=quiet,
+        expected={NoWeights: NOT_AVAILABLE, Diverged: DIVERGED},
+    )  # fmt: skip
+    assert states(outcomes) == [state, NOT_AVAILABLE]
+    assert outcomes[0].message == str(error)
+    assert outcomes[1].message == f"its parent {P_CELL.name} is {state}"
+    assert not set(states(outcomes)) & set(UNFINISHED)
+    assert (tmp_path / P_CELL.name / "failure.txt").exists() == (state == DIVERGED)
+
+
 def test_a_failure_is_listed_its_children_are_not_run_and_the_others_go_on(tmp_path):
     def job(cell):
         if cell == P_CELL:
@@ -122,7 +144,7 @@ def test_a_failure_is_listed_its_children_are_not_run_and_the_others_go_on(tmp_p
     imagenet = replace(G_CELL, initial="imagenet")
     lines = []
     outcomes = run(
-        [P_CELL, G_CELL, FIRST, other, imagenet], job, folder=tmp_path, not_available=(NoWeights,),
+        [P_CELL, G_CELL, FIRST, other, imagenet], job, folder=tmp_path, expected={NoWeights: NOT_AVAILABLE},
         progress=lines.append,
     )  # fmt: skip
     assert states(outcomes) == ["failed", "not run", "skipped", "done", "not available"]
