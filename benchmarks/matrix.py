@@ -6,8 +6,9 @@ Random arrays as large as CBIS-DDSM's sets P (1696 masses, 8 patches each, 224 x
 cut as section 2.5 says, are trained by `loop.train` as the paper trains, `workers` cells at a time, each in a process
 of `experiments.Processes`, all on the one device. A cell of G takes as long from patch as from ImageNet weights: every
 network is measured once a stage. An epoch is the median of those after the first (which loads libraries), its time
-includes the validation part; early stops, which would end most cells sooner, are off. The whole is the time after which
-the last of the 18 cells ends when `workers` of them run at once and a cell from patch weights waits for its P cell.
+includes the validation part and the checkpoint; early stops, which would end most cells sooner, are off. The whole is
+the time after which the last of the 18 cells ends when `workers` of them run at once and a cell from patch weights
+waits for its P cell.
 
 On a CPU an epoch is measured on a few batches (`--batches`) and scaled up by its number of images; the table says so.
 """
@@ -19,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
-import pandas as pd
 import tables
 import torch
 
@@ -34,6 +35,7 @@ PAPER = config.PROFILES["paper"]
 COUNTS = {"P": 1696 * PAPER.patches.centres, "G": 1592}  # images of CBIS-DDSM's mass set, its masses times the patches
 SIZES = {"P": PAPER.patches.size, "G": PAPER.globals.size}
 SHARES = {"P": PAPER.split.patch_shares, "G": PAPER.split.global_shares}
+ENDS = "ends.npy"
 BAR_MINUTES = 60  # on one GPU of the H200's class
 
 
@@ -62,7 +64,7 @@ def write_arrays(folder: Path, batches: int | None) -> None:
 
 
 def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cell) -> Outcome:
-    """Train a cell for some epochs; its history.csv stays in `folder`."""
+    """Train a cell for some epochs; when each of them ended, its checkpoint written, stays in `folder`."""
     from mammo_lib.models import networks
     from mammo_lib.training import loop
 
@@ -70,6 +72,7 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
     images = np.load(folder / f"{cell.stage}.npy", mmap_mode="r")
     parts = sizes_of_parts(cell.stage, batches)[0]
     order = np.arange(len(images))
+    ends: list[float] = []
     settings = replace(PAPER.training(cell.stage), max_epochs=epochs, stop_patience=epochs + 1)
     loop.train(
         networks.build(cell.network, size=SIZES[cell.stage]),
@@ -83,15 +86,16 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
         folder / cell.name,
         {"cell": cell.name},
         device,
-        progress=lambda line: None,
+        progress=lambda line: ends.append(perf_counter()),
     )
+    np.save(folder / cell.name / ENDS, ends)
     return Outcome(cell, "done")
 
 
 def seconds_an_epoch(folder: Path, cell: Cell, batches: int | None) -> float:
     """Of a whole epoch, from the measured ones after the first."""
-    history = pd.read_csv(folder / cell.name / "history.csv")
-    return float(history["seconds"].iloc[1:].median()) * sizes_of_parts(cell.stage, batches)[1]
+    ends = np.load(folder / cell.name / ENDS)
+    return float(np.median(np.diff(ends))) * sizes_of_parts(cell.stage, batches)[1]
 
 
 def makespan(cells: Sequence[Cell], seconds: Mapping[Cell, float], workers: int) -> float:

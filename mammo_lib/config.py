@@ -14,7 +14,8 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
     "resnet50": "ResNet50",
     "resnet50_cbam": "ResNet50+CBAM",
 }
-NETWORKS = tuple(NETWORK_LABELS)
+NETWORKS = tuple(NETWORK_LABELS)  # the paper's: what a profile trains unless it names others
+NETWORK_LABELS |= {}  # networks that are added get their labels here, with CBAM and without; a profile must name them
 PROPOSED = "resnet50_cbam"
 # Beyond the paper (ours): no networks of the matrix, but rows of the same tables; see Probe and MassMap below.
 PROBE, MASS_MAP = "probe", "mass_map"

@@ -17,8 +17,9 @@ class NotebookFailed(RuntimeError):
 def execute(name: str, parameters: Mapping[str, object], copies: Path) -> Path:
     """Execute notebooks/<name>.ipynb with `parameters`; return the executed copy, copies/<name>.ipynb.
 
-    What cells print appears on standard output as it comes. ValueError for an unknown notebook or a parameter that
-    the notebook does not declare (papermill itself would only warn); NotebookFailed when a cell raises.
+    What cells print appears on standard output, and what they warn of on standard error, as it comes. ValueError
+    for an unknown notebook or a parameter that the notebook does not declare (papermill itself would only warn);
+    NotebookFailed when a cell raises.
     """
     import papermill
 
@@ -41,6 +42,7 @@ def execute(name: str, parameters: Mapping[str, object], copies: Path) -> Path:
             cwd=str(FOLDER),
             progress_bar=False,
             stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
             extra_arguments=[
                 "--IPKernelApp.log_level=ERROR"
             ],  # a warning on local sockets, once a notebook, says nothing

@@ -1,7 +1,6 @@
 """From an archive to sets P and G and their splits (2.1, 2.2), with the pictures that show them."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -84,10 +83,10 @@ def _assure_phantoms(experiment: Experiment) -> None:
 def prepare(experiment: Experiment, executor: Executor | None = None) -> "PrepareSummary":
     """The archive -> sets P and G (2.2), an image at a time on every core, or on the workers of `executor`."""
     from mammo_lib.data import prepare as room
-    from mammo_lib.training.experiments import lasting_pool
+    from mammo_lib.training.experiments import cores, lasting_pool
 
     archive, places, profile = read_archive(experiment), experiment.places, experiment.profile
-    every_core = lasting_pool(os.cpu_count() or 1)
+    every_core = lasting_pool(cores())
     with (
         nullcontext(executor) if executor or profile.phantom else every_core as workers
     ):  # phantoms are too few to share

@@ -46,10 +46,12 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
     What a cell recorded, without its weights, is copied to results/, where every later step reads it.
     """
     from mammo_lib.models.weights import WeightsNotAvailable
-    from mammo_lib.training import experiments, loop
+    from mammo_lib.training import experiments, loop, records
 
+    wanted = cells(experiment, pattern)
+    print(f"{len(wanted)} cells of profile {experiment.profile.name} on {records.device_name(default_device())}")
     outcomes = experiments.run(
-        cells(experiment, pattern),
+        wanted,
         partial(train_cell, experiment),
         executor,
         folder=experiment.runs,

@@ -29,7 +29,7 @@ from typing import Any
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, NETWORKS, PATCH_PARENTS, PROTOCOLS, Profile
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PATCH_PARENTS, PROTOCOLS, Profile
 from mammo_lib.training.folder import FAILURE, HISTORY, RECORD, is_claimed
 
 STAGES = ("P", "G")
@@ -58,7 +58,7 @@ class Cell:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = {"protocol": PROTOCOLS, "stage": STAGES, "network": NETWORKS, "initial": INITIAL_LABELS}
+        known = {"protocol": PROTOCOLS, "stage": STAGES, "network": NETWORK_LABELS, "initial": INITIAL_LABELS}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
@@ -234,7 +234,7 @@ class Processes(ThreadPoolExecutor):
 
     def __init__(self, count: int, devices: Sequence[str] = ()) -> None:
         super().__init__(count)
-        self._cores = max(1, (os.cpu_count() or 1) // count)
+        self._cores = max(1, cores() // count)
         self._places: SimpleQueue[str | None] = SimpleQueue()
         for place in range(count):
             self._places.put(devices[place % len(devices)] if devices else None)
@@ -253,7 +253,12 @@ class Processes(ThreadPoolExecutor):
 
 def lasting_pool(count: int) -> ProcessPoolExecutor:
     """`count` processes for many small jobs, kept from one to the next; they too end with the one that started them."""
-    return ProcessPoolExecutor(count, get_context("spawn"), _watch_parent)
+    return ProcessPoolExecutor(count, get_context("spawn"), _settle_in, (None, max(1, cores() // count)))
+
+
+def cores() -> int:
+    """CPU cores this process may use: a batch system may have granted some of the machine's only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _settle_in(device: str | None, cores: int) -> None:

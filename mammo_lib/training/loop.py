@@ -85,9 +85,11 @@ def train(
     built, goes on.
     """
     device = torch.device(device)
-    parts = {part: np.asarray(parts.get(part, ()), dtype=np.int64) for part in ("train", "validation")}
+    parts = {part: np.array(parts.get(part, ()), dtype=np.int64) for part in ("train", "validation")}
     _check(images, np.asarray(labels), ids, parts)
     with ONE_AT_A_TIME, claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # the record tells the peak of this training
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         run = _Run(
             network=network,
@@ -131,7 +133,7 @@ def predict(
     device = torch.device(device)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fetch = step.make_fetch(images, device)
-    logits = step.logits(network, fetch, indices, batch_size, step.choose_precision(precision, device))
+    logits = step.logits(network, fetch, np.array(indices), batch_size, step.choose_precision(precision, device))
     probabilities: np.ndarray = logits.softmax(1)[:, 1].numpy()
     return probabilities
 

@@ -69,7 +69,7 @@ def circumstances(device: str, started: datetime) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in RECORDED_VERSIONS},
         },
-        "device": _device_name(device),
+        "device": device_name(device),
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "peak_memory_bytes": peak_memory(device),
@@ -85,7 +85,8 @@ def commit(checkout: Path = Path(__file__).parent) -> str:
         return ""
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """`cpu (x86_64, 2 threads)` or `cuda (NVIDIA H100)`."""
     import torch
 
     if torch.device(device).type == "cuda":

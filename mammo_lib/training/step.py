@@ -9,6 +9,7 @@ capture and has not been run on a GPU yet.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -105,20 +106,29 @@ def capture(step: Step, network: nn.Module, optimiser: Optimizer, images: Tensor
             step(*fixed)
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=side):
+    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):  # other threads may use the device
         result = step(*fixed)
     network.load_state_dict(weights)
     for key, state in optimiser.state.items():
         for name, tensor in state.items():  # no moments before: a first step from zeros is a first step
             tensor.copy_(moments[id(key)][name]) if id(key) in moments else tensor.zero_()
+    return _Captured(graph, fixed, result, (network, optimiser))
 
-    def replay(*batch: Tensor) -> Tensor:
-        for place, value in zip(fixed, batch, strict=True):
+
+@dataclass(frozen=True)
+class _Captured:
+    """A captured step. The graph knows addresses alone: what lies there, `owners` have, must live as long as it."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, Tensor, Tensor]
+    result: Tensor
+    owners: tuple[nn.Module, Optimizer]
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        for place, value in zip(self.inputs, batch, strict=True):
             place.copy_(value)
-        graph.replay()
-        return result
-
-    return replay
+        self.graph.replay()
+        return self.result
 
 
 def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:

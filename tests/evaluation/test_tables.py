@@ -55,7 +55,7 @@ def results() -> dict[tables.Key, pd.DataFrame]:
 
 def test_table_1_is_ours_beside_the_printed() -> None:
     frame = tables.published("P", results(), SETTING).frame
-    assert frame["network"].tolist() == list(config.NETWORK_LABELS.values())
+    assert frame["network"].tolist() == [config.NETWORK_LABELS[name] for name in config.NETWORKS]
     test = made("P", 5).query("part == 'test'")
     row = frame.set_index("network").loc["ResNet50+CBAM"]
     called = test["probability"] >= 0.5
