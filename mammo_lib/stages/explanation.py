@@ -33,19 +33,21 @@ RULE = "median cases by predicted probability within equal groups of each class,
 CONTACT_COUNT = 16  # ours: samples of each group in the contact sheet, evenly spread over probability
 
 
-def explain(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
-    """Heat maps of the proposed network for every test image, measured against the lesion boxes beside controls.
+def explain(experiment: Experiment, executor: Executor | None = None, with_removal: bool = True) -> pd.DataFrame:
+    """Heat maps of the main network for every test image, measured against the lesion boxes beside controls.
 
     Returns the summary over images with intervals over patients; also written, with the single images and the
     differences from the controls, to results/. A cell whose maps are made is not explained again. `executor` spreads
-    the folds.
+    the folds. Without removal the network sees an image five times instead of some thirty: the fall on removal of what
+    a map points at is then not measured.
     """
     from mammo_lib.evaluation import localisation, removal
 
-    every = executor.map if executor else map
-    rows = pd.concat(every(partial(_explain_cell, experiment), _explained_cells(experiment)), ignore_index=True)
+    every, shares = executor.map if executor else map, removal.SHARES if with_removal else ()
+    job = partial(_explain_cell, experiment, shares)
+    rows = pd.concat(every(job, _explained_cells(experiment)), ignore_index=True)
     write_table(rows, experiment.results / CASES)
-    rule, measures = experiment.profile.evaluation, (*localisation.MEASURES, removal.MEASURE)
+    rule, measures = experiment.profile.evaluation, (*localisation.MEASURES, *([removal.MEASURE] if shares else []))
     settings = (rule.resamples, rule.confidence, experiment.seed, measures)
     summary = localisation.summary(rows, *settings)
     write_table(summary, experiment.results / "localisation.csv")
@@ -64,10 +66,8 @@ def has_maps(experiment: Experiment) -> bool:
     return all((experiment.runs / cell.name / MAPS).exists() for cell in _explained_cells(experiment))
 
 
-def _explain_cell(experiment: Experiment, cell: "Cell") -> pd.DataFrame:
+def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell") -> pd.DataFrame:
     """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
-    from mammo_lib.evaluation import removal
-
     folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
     if not (folder / "best.pt").exists():
         raise FileNotFoundError(
@@ -76,14 +76,14 @@ def _explain_cell(experiment: Experiment, cell: "Cell") -> pd.DataFrame:
     settings = {
         "network": paths.file_hash(folder / "best.pt"),
         "cases": test["id"].tolist(),
-        "removed_shares": removal.SHARES,
+        "removed_shares": shares,
         "random_networks": RANDOM_NETWORKS,
     }
     if paths.is_done(folder / "gradcam.json", settings):
         return pd.read_csv(folder / CASES)
     network = load_network(experiment, cell).to(default_device())
     maps = _maps(experiment, cell, network, images)
-    rows = _measure(experiment, network, images, test.assign(probability=_probability(folder, test)), maps)
+    rows = _measure(experiment, network, images, test.assign(probability=_probability(folder, test)), maps, shares)
     with paths.atomic_write(folder / MAPS) as part, open(part, "wb") as file:
         np.savez_compressed(file, maps=maps[GRADCAM].astype(np.float16))
     write_table(rows, folder / CASES)
@@ -108,20 +108,27 @@ def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: n
 
 
 def _measure(
-    experiment: Experiment, network: "Classifier", images: np.ndarray, test: pd.DataFrame, maps: dict[str, np.ndarray]
+    experiment: Experiment,
+    network: "Classifier",
+    images: np.ndarray,
+    test: pd.DataFrame,
+    maps: dict[str, np.ndarray],
+    shares: tuple[float, ...],
 ) -> pd.DataFrame:
     """Localisation and removal of every map and control, per image; the random networks of an image averaged."""
     from mammo_lib.evaluation import localisation, removal
 
     threshold = experiment.profile.evaluation.threshold
     rows = localisation.per_image(test, images, test["probability"].to_numpy(), maps, threshold)
-    x = _network_input(images).to(default_device())
-    controls = {name: np.stack([draw(image) for image in images]) for name, draw in localisation.CONTROLS.items()}
-    removed = pd.DataFrame(
-        {name: removal.removal(network, x, heat, experiment.seed) for name, heat in (maps | controls).items()},
-        index=pd.Index(test["image_id"]),
-    ).melt(var_name="method", value_name=removal.MEASURE, ignore_index=False)
-    rows = rows.merge(removed.reset_index(), on=["image_id", "method"], validate="one_to_one")
+    if shares:
+        x = _network_input(images).to(default_device())
+        controls = {name: np.stack([draw(image) for image in images]) for name, draw in localisation.CONTROLS.items()}
+        every = {
+            name: removal.removal(network, x, heat, experiment.seed, shares) for name, heat in (maps | controls).items()
+        }
+        removed = pd.DataFrame(every, index=pd.Index(test["image_id"]))
+        removed = removed.melt(var_name="method", value_name=removal.MEASURE, ignore_index=False)
+        rows = rows.merge(removed.reset_index(), on=["image_id", "method"], validate="one_to_one")
     rows["method"] = rows["method"].str.replace(r" #\d+$", "", regex=True)
     measured = {*localisation.MEASURES, "best_threshold", "empty", removal.MEASURE}
     return rows.groupby([name for name in rows if name not in measured], sort=False, as_index=False).mean()

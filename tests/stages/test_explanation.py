@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mammo_lib import stages
-from mammo_lib.evaluation import localisation
+from mammo_lib.evaluation import localisation, removal
 from mammo_lib.stages import explanation
 
 SIZE = 32
@@ -26,8 +26,11 @@ class Brightness(nn.Module):
 
 
 @pytest.fixture
-def rows():
-    """Two images, each bright in its lesion at the left; three random networks, one of which points there."""
+def measure():
+    """Measures of two images, for removed shares that are asked for.
+
+    Each is bright in its lesion at the left; of three random networks one points there.
+    """
     images = np.zeros((2, SIZE, SIZE), np.uint8)
     images[:, 4:28, 2:30] = 60
     images[:, 10:14, 4:8] = 255
@@ -46,7 +49,17 @@ def rows():
     maps = {explanation.GRADCAM: right}
     maps |= {f"{explanation.UNTRAINED} #{number}": heat for number, heat in enumerate((right, wrong, empty))}
     experiment = stages.Experiment.of("tiny", "official", 0)
-    return explanation._measure(experiment, Brightness().eval(), images, test, maps).set_index(["image_id", "method"])
+
+    def measured(shares):
+        rows = explanation._measure(experiment, Brightness().eval(), images, test, maps, shares)
+        return rows.set_index(["image_id", "method"])
+
+    return measured
+
+
+@pytest.fixture
+def rows(measure):
+    return measure(removal.SHARES)
 
 
 def test_random_networks_are_averaged_and_everything_else_is_one_row(rows):
@@ -60,6 +73,10 @@ def test_random_networks_are_averaged_and_everything_else_is_one_row(rows):
         assert rows.loc[(image, explanation.GRADCAM), "energy"] == 1
         assert rows.loc[(image, explanation.UNTRAINED), "energy"] == pytest.approx(1 / 3)
         assert rows.loc[(image, explanation.UNTRAINED), "empty"] == pytest.approx(1 / 3)
+
+
+def test_without_removal_everything_else_is_the_same(measure, rows):
+    pd.testing.assert_frame_equal(measure(()), rows.drop(columns=removal.MEASURE))
 
 
 def test_who_an_image_is_survives_the_averaging(rows):
