@@ -360,7 +360,8 @@ _REDUCED_CPU_ADAPTED = replace(
 # weights were at hand, and the paper's questions asked of networks that do learn. Rates are smaller than the paper's,
 # which are for random weights. Of two settings of each stage, that of the lower validation loss after two epochs
 # (results/reduced-cpu-imagenet/official/candidates): for P (VGG16) of rates of 1e-5 and 3e-5 the second; for G
-# (VGG16+CBAM, from its P cell) of 1e-5 with the paper's batches of 4 and 3e-5 with batches of 16 the first.
+# (VGG16+CBAM, from its P cell) of 1e-5 with the paper's batches of 4 and 3e-5 with batches of 16 the first. From
+# ImageNet alone, 3e-5 with batches of 4 was tried afterwards, for two epochs, and learnt as little as 1e-5.
 _REDUCED_CPU_IMAGENET = replace(
     _REDUCED_CPU,
     name="reduced-cpu-imagenet",
