@@ -62,7 +62,7 @@ def test_explain_uses_the_executor_that_it_is_given(
     shutil.copytree(trained_home, tmp_path / "home")
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(explanation, "_maps", lambda *given: {explanation.GRADCAM: np.zeros(given[-1].shape)})
-    monkeypatch.setattr(removal, "removal", lambda network, x, heat, seed: np.zeros(len(x)))
+    monkeypatch.setattr(removal, "removal", lambda network, x, heat, seed, shares: np.zeros(len(x)))
     with Counting(1) as executor:
         table = stages.explain(stages.Experiment.of("tiny", "official", 0), executor)
     assert executor.calls == 1  # the official protocol has one fold

@@ -208,7 +208,7 @@ def test_own_processes_lose_one_cell_and_try_it_again(tmp_path):
     assert states(outcomes) == ["done", "done"]
     found = notes(tmp_path, cells)
     assert len({int(note[2]) for note in found.values()}) == 2
-    assert {int(note[3]) for note in found.values()} == {max(1, os.cpu_count() // 2)}
+    assert {int(note[3]) for note in found.values()} == {max(1, len(os.sched_getaffinity(0)) // 2)}
     with Processes(1) as executor:
         outcomes = run([FIRST], partial(jobs.deadly, tmp_path), executor, progress=quiet)
     assert states(outcomes) == ["failed"]
