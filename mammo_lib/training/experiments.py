@@ -35,10 +35,8 @@ from mammo_lib.training.folder import FAILURE, HISTORY, RECORD, is_claimed
 STAGES = ("P", "G")
 CROSS_VALIDATED = "grouped_cv"  # the one protocol with more than one fold
 KILLED_WORKER = "KilledWorker"  # Dask's error, by name: `distributed` is an optional extra
-NOT_AVAILABLE, DIVERGED = (
-    "not available",
-    "diverged",
-)  # a cell that has no weights to start from; one that learnt nothing
+NOT_AVAILABLE = "not available"  # state of a cell that has no weights to start from
+DIVERGED = "diverged"  # state of one whose loss is not finite
 UNFINISHED = ("failed", "not run")  # states that mean something is broken, not that a cell came to nothing
 LOST = "lost"  # state of an outcome until it is decided whether the cell is submitted again
 
