@@ -107,7 +107,7 @@ def confusion_matrices(curves: Sequence[Curve], threshold: float, data: str) -> 
     columns = min(len(curves), 6)
     rows = -(-len(curves) // columns)
     rule = f"{data}. Decision: malignant at a score of {threshold:.3f} or more"
-    figure = new_figure(DOUBLE * columns / 6 if columns > 2 else SINGLE, 0.3 + 1.4 * rows, rule)
+    figure = new_figure(DOUBLE if columns > 2 else SINGLE, 0.3 + 1.4 * rows, rule)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(curves) :]:
         axes.set_axis_off()
