@@ -74,6 +74,8 @@ def every_figure():
     yield "roc", figures_curves.roc_curves(curves(), DATA)
     yield "calibration", figures_curves.calibration(curves(), DATA)
     yield "confusion", figures_curves.confusion_matrices(curves(), 0.5, DATA)
+    few = [replace(curve, network="probe") for curve in curves()[:3]]  # the longest title
+    yield "few_confusion", figures_curves.confusion_matrices(few, 0.5, DATA)
     yield "learning", figures_curves.learning_curves({n: {"scratch": history()} for n in NETWORKS}, DATA)
     yield "forest", figures_curves.forest(forest_table(), DATA)
     yield "localisation", figures_curves.localisation(localisation_table(), {"energy": "energy", "iou": "IoU"}, DATA)
