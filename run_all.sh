@@ -20,6 +20,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] 
               reduced-cpu-imagenet  VGG16 from ImageNet through the patches to whole images of 256 pixels
               mias      mini-MIAS; with --protocol grouped_cv or as_written
               mias-asymmetries  the same, architectural distortions and asymmetries counted as masses too
+              mias-cpu-imagenet  VGG16 from ImageNet through the patches on mini-MIAS, small
               own       your own cases.csv and images, the paper's sizes
               tiny      what the tests run
   --protocol  official    CBIS-DDSM's own test patients; validation by patient (default)

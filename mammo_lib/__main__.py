@@ -27,6 +27,7 @@ STEPS = {  # name -> what it does
     "tune": "other settings of stage G, compared on validation only",
     "controls": "does training learn what is there, and only that: 32 patches by heart, and shuffled labels",
     "status": "cells that are done, running, failed, and the time left",
+    "transfer": "the networks trained on another profile, applied to every case of this one without training",
     "evaluate": "predictions -> Tables 1 and 2, baselines and paired comparisons",
     "explain": "Grad-CAM over every test image, and how well it finds the lesion",
     "figures": "draw every figure again from stored results",
@@ -60,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
         if name in ("probe", "map"):
             step.add_argument("--learnt-on", metavar="PROFILE", help="fit it on this profile's official training part")
+        if name == "transfer":
+            text = "whose networks of the official protocol are applied"
+            step.add_argument("--learnt-on", metavar="PROFILE", required=True, help=text)
         if name == "probe":
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
         if name == "explain":
@@ -72,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument(
                 "--allow-partial", action="store_true", help="go on where files of the archive are missing"
             )
-        if name == "train":
+        if name in ("train", "transfer"):
             step.add_argument("--cells", default="*", help="pattern of cell names, for instance 'P/*' or 'G/resnet50*'")
     return main_parser
 
@@ -99,6 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
         return int(not stages.is_current(experiment))
     if arguments.step == "map" and arguments.learnt_on:
         print(_text(stages.transfer_map(experiment, _learnt_on(arguments))))
+        return 0
+    if arguments.step == "transfer":
+        print(_text(stages.transfer_cells(experiment, _learnt_on(arguments), arguments.cells)))
         return 0
     simple: dict[str, Callable[[stages.Experiment], object]] = {
         "check": stages.check,
@@ -133,7 +140,7 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
         print(stages.download(experiment, executor, arguments.stream, arguments.yes))
         return 0
     if arguments.step == "probe" and arguments.learnt_on:
-        print(_text(stages.transfer(experiment, _learnt_on(arguments), executor)))
+        print(_text(stages.transfer_probe(experiment, _learnt_on(arguments), executor)))
         return 0
     if arguments.step == "explain":
         print(_text(stages.explain(experiment, executor, not arguments.without_removal)))

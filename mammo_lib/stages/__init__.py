@@ -14,9 +14,10 @@ from mammo_lib.stages.finished import is_current, remember
 from mammo_lib.stages.mapping import map_masses, transfer_map
 from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data
-from mammo_lib.stages.probing import choose_reading, probe, transfer
+from mammo_lib.stages.probing import choose_reading, probe, transfer_probe
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, status, train
+from mammo_lib.stages.transferring import transfer_cells
 from mammo_lib.stages.tuning import controls, tune
 
 __all__ = [
@@ -54,7 +55,8 @@ __all__ = [
     "split",
     "status",
     "train",
-    "transfer",
+    "transfer_cells",
     "transfer_map",
+    "transfer_probe",
     "tune",
 ]

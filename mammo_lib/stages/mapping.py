@@ -21,8 +21,9 @@ from mammo_lib.config import DATA_SEED, MASS_MAP, PARTS
 from mammo_lib.stages.archive import parts
 from mammo_lib.stages.experiment import Experiment, default_device, extra_file, map_results, write_table
 from mammo_lib.stages.grid import CELL, Grid
-from mammo_lib.stages.probing import FOLDS, measure_transfer, whole_log_odds
+from mammo_lib.stages.probing import FOLDS, whole_log_odds
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
+from mammo_lib.stages.transferring import measure_transfer
 from mammo_lib.training.folder import HISTORY, LAST, RECORD
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
 def transfer_map(experiment: Experiment, source: Experiment) -> pd.DataFrame:
     """The map of `source` (its fold 0), with its regressions, applied to every case of `experiment`, unseen.
 
-    Returns and writes what `probing.transfer` does, to results/<profile>/transfer/<profile of source>/mass_map/.
+    Returns and writes what `transferring.measure_transfer` does, under the name mass_map.
     """
     reader, near, far = _Reader.of(source, 0), Grid.of(source), Grid.of(experiment)
 

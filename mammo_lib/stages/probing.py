@@ -4,7 +4,7 @@ The descriptions are made once from set G and serve every protocol; what is fitt
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from mammo_lib.stages.archive import load, parts
 from mammo_lib.stages.experiment import Experiment, extra_file, write_table
 from mammo_lib.stages.grid import Grid
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
+from mammo_lib.stages.transferring import measure_transfer
 from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def choose_reading(experiment: Experiment, executor: Executor | None = None) -> 
     return table
 
 
-def transfer(experiment: Experiment, source: Experiment, executor: Executor | None = None) -> pd.DataFrame:
+def transfer_probe(experiment: Experiment, source: Experiment, executor: Executor | None = None) -> pd.DataFrame:
     """The probe fitted on the training part of `source` (its fold 0), applied to every case of `experiment`, unseen.
 
     One row a stage: cases, malignant ones, patients, AUC with its interval over patients; also written, with the
@@ -101,42 +102,6 @@ def transfer(experiment: Experiment, source: Experiment, executor: Executor | No
         return {"P": _transfer_patches, "G": _transfer_images}[stage](learnt, known, met, cases)
 
     return measure_transfer(experiment, source, score)
-
-
-def measure_transfer(
-    experiment: Experiment, source: Experiment, score: Callable[[str, pd.DataFrame], np.ndarray], name: str = ""
-) -> pd.DataFrame:
-    """The table of `transfer` for anything that gives a stage's cases their probabilities, `score`(stage, cases).
-
-    Written to results/<profile>/transfer/<profile of source>/<name>.
-    """
-    from mammo_lib.evaluation import statistics
-
-    folder, rule = experiment.places.results("transfer") / source.profile.name / name, experiment.profile.evaluation
-    rows = []
-    for stage in ("P", "G"):
-        cases = parts(experiment, stage).drop_duplicates("row").sort_values("row", ignore_index=True)
-        cases["part"] = "test"
-        cases = cases.assign(probability=score(stage, cases)).reindex(columns=PREDICTION_COLUMNS)
-        write_table(cases, folder / f"{stage}.csv")
-        statistic = statistics.weighted_auc(cases["label"], cases["probability"])
-        replicates = statistics.bootstrap(statistic, cases["patient_id"], rule.resamples, experiment.seed)
-        auc = statistics.percentile(replicates, rule.confidence)
-        about = {
-            "stage": stage,
-            "fitted_on": source.profile.data,
-            "protocol": source.protocol,
-            "applied_to": experiment.profile.data,
-        }
-        counts = {
-            "cases": len(cases),
-            "malignant": int(cases["label"].sum()),
-            "patients": cases["patient_id"].nunique(),
-        }
-        rows.append(about | counts | {"auc": auc.estimate, "auc_low": auc.low, "auc_high": auc.high})
-    table = pd.DataFrame(rows)
-    write_table(table, folder / "transfer.csv")
-    return table
 
 
 def whole_log_odds(source: Experiment, known: pd.DataFrame, experiment: Experiment, cases: pd.DataFrame) -> np.ndarray:

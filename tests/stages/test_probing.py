@@ -81,7 +81,7 @@ def test_the_choice_of_a_reading_looks_at_no_test_case(run, monkeypatch):
 def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run, exchange_labels):
     """Every case of the second set is scored; here it is the first one with all labels exchanged: wrong throughout."""
     other = exchange_labels(run)
-    table = stages.transfer(other, run).set_index("stage")
+    table = stages.transfer_probe(other, run).set_index("stage")
     views, patches = (len(stages.load(run, stage)[1]) for stage in ("G", "P"))
     assert table["cases"].to_dict() == {"P": patches, "G": views}
     assert (table["auc"] == 0).all()
