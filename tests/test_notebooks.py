@@ -98,6 +98,26 @@ def test_a_second_run_trains_nothing_and_changes_no_prediction(
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records} == before
 
 
+def test_without_a_network_to_explain_the_report_is_made_and_the_exit_status_tells(
+    tiny: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """As when the paper's settings diverge in that one cell."""
+    home, _ = tiny
+    cell = "G/resnet50_cbam/patch/fold0-seed0"
+    weights, report = home / "runs/tiny/official" / cell / "best.pt", home / "results" / "tiny" / "report.html"
+    kept = weights.read_bytes()
+    weights.unlink()
+    report.unlink()
+    try:
+        run = run_all(home, "--profile", "tiny")
+    finally:
+        weights.write_bytes(kept)
+    assert run.returncode == 1
+    assert f"{cell}/best.pt: the network to explain is not there; its cell is done" in run.stderr
+    assert run.stderr.endswith("error: 05_gradcam failed, see above; everything else is made\n")
+    assert report.exists()
+
+
 def test_a_second_run_at_once_is_refused(tmp_path: Path) -> None:
     lock = tmp_path / "runs" / "tiny" / ".lock"
     lock.parent.mkdir(parents=True)

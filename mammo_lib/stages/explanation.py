@@ -15,7 +15,7 @@ from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.comparison import data_sentence
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
-from mammo_lib.stages.trainings import build_network, cells, load_network
+from mammo_lib.stages.trainings import build_network, cells, load_network, outcomes
 
 if TYPE_CHECKING:
     import torch
@@ -33,17 +33,16 @@ RULE = "median cases by predicted probability within equal groups of each class,
 CONTACT_COUNT = 16  # ours: samples of each group in the contact sheet, evenly spread over probability
 
 
-def explain(experiment: Experiment, executor: Executor | None = None, with_removal: bool = True) -> pd.DataFrame:
+def explain(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
     """Heat maps of the main network for every test image, measured against the lesion boxes beside controls.
 
     Returns the summary over images with intervals over patients; also written, with the single images and the
     differences from the controls, to results/. A cell whose maps are made is not explained again. `executor` spreads
-    the folds. Without removal the network sees an image five times instead of some thirty: the fall on removal of what
-    a map points at is then not measured.
+    the folds. FileNotFoundError when a fold's cell is not trained, with the reason when it came to nothing.
     """
     from mammo_lib.evaluation import localisation, removal
 
-    every, shares = executor.map if executor else map, removal.SHARES if with_removal else ()
+    every, shares = executor.map if executor else map, removal.SHARES if experiment.profile.removal else ()
     job = partial(_explain_cell, experiment, shares)
     rows = pd.concat(every(job, _explained_cells(experiment)), ignore_index=True)
     write_table(rows, experiment.results / CASES)
@@ -70,9 +69,8 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
     folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
     if not (folder / "best.pt").exists():
-        raise FileNotFoundError(
-            f"{folder / 'best.pt'}: cell {cell.name} is not trained: run 03_global_finetuning first"
-        )
+        state = outcomes(experiment).set_index("cell")["state"].get(cell.name, "not trained")
+        raise FileNotFoundError(f"{folder / 'best.pt'}: the network to explain is not there; its cell is {state}")
     settings = {
         "network": paths.file_hash(folder / "best.pt"),
         "cases": test["id"].tolist(),
