@@ -14,6 +14,7 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
     "resnet50": "ResNet50",
     "resnet50_cbam": "ResNet50+CBAM",
 }
+CBAM_SUFFIX = "_cbam"  # behind the name of a network: the same network with a CBAM
 NETWORKS = tuple(NETWORK_LABELS)  # the paper's: what a profile trains unless it names others
 NETWORK_LABELS |= {}  # networks that are added get their labels here, with CBAM and without; a profile must name them
 PROPOSED = "resnet50_cbam"

@@ -17,7 +17,6 @@ from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, UNDEFINED, Key, Results, Setting, lines
 
-BACKBONES = {"vgg16_cbam": "vgg16", "inception_v3_cbam": "inception_v3", "resnet50_cbam": "resnet50"}
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
 TAUGHT = "taught over frozen"
 QUESTIONS = {
@@ -55,8 +54,9 @@ def planned(profile: config.Profile) -> list[Comparison]:
 
 def _cbam(profile: config.Profile) -> Iterator[Comparison]:
     for stage in ("P", "G"):
-        for network, backbone in BACKBONES.items():
-            if {network, backbone} <= set(profile.networks):
+        for network in profile.networks:
+            backbone = network.removesuffix(config.CBAM_SUFFIX)
+            if backbone != network and backbone in profile.networks:
                 for initial in profile.initial(stage):
                     yield Comparison(CBAM, (stage, network, initial), (stage, backbone, initial))
 

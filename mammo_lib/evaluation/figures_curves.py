@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from mammo_lib.config import CLASSES, INITIAL_LABELS, ROW_LABELS
+from mammo_lib.config import CBAM_SUFFIX, CLASSES, INITIAL_LABELS, ROW_LABELS
 from mammo_lib.evaluation.figures import (
     BLACK,
     BLUE,
@@ -241,7 +241,7 @@ def _backbone_panels(
     at_least_one(curves)
     backbones: dict[str, list[Curve]] = {}
     for curve in curves:
-        backbones.setdefault(curve.network.removesuffix("_cbam"), []).append(curve)
+        backbones.setdefault(curve.network.removesuffix(CBAM_SUFFIX), []).append(curve)
     figure = new_figure(DOUBLE if len(backbones) > 1 else SINGLE, height, data)
     ratios = [4, 1] if histogram else [1]
     grid = figure.subplots(len(ratios), len(backbones), squeeze=False, height_ratios=ratios, sharey="row")
@@ -251,9 +251,9 @@ def _backbone_panels(
 
 
 def _style(network: str) -> tuple[str, str]:
-    return (BLUE, "-") if network.endswith("_cbam") else (GREY, "--")
+    return (BLUE, "-") if network.endswith(CBAM_SUFFIX) else (GREY, "--")
 
 
 def _legend(curve: Curve) -> str:
-    kind = "with CBAM" if curve.network.endswith("_cbam") else "without CBAM"
+    kind = "with CBAM" if curve.network.endswith(CBAM_SUFFIX) else "without CBAM"
     return f"{kind}\n{curve.text}" if curve.text else kind

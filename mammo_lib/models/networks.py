@@ -25,7 +25,6 @@ from torchvision.models import vgg
 from mammo_lib import config
 from mammo_lib.models.cbam import Cbam
 
-CBAM_SUFFIX = "_cbam"
 CLASSES = len(config.CLASSES)
 CBAM = config.Cbam()
 
@@ -90,9 +89,9 @@ def build(name: str, *, size: int, vgg_hidden: int = 4096, cbam: config.Cbam = C
 
     ValueError: unknown name; size below the trunk's least.
     """
-    base = name.removesuffix(CBAM_SUFFIX)
+    base = name.removesuffix(config.CBAM_SUFFIX)
     if base not in TRUNKS:
-        known = ", ".join(f"{trunk}[{CBAM_SUFFIX}]" for trunk in TRUNKS)
+        known = ", ".join(f"{trunk}[{config.CBAM_SUFFIX}]" for trunk in TRUNKS)
         raise ValueError(f"unknown network {name!r}: choose one of {known}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import models
 
 from mammo_lib import config
-from mammo_lib.models.networks import CBAM_SUFFIX, Classifier
+from mammo_lib.models.networks import Classifier
 
 IMAGENET = {  # trunk -> torchvision's weights; DEFAULT would change with torchvision's version
     "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
@@ -96,7 +96,7 @@ def imagenet(name: str, folder: Path) -> ImageNetWeights:
 
     WeightsNotAvailable when there is none; ValueError when a file is damaged, or when several could stand in.
     """
-    trunk = name.removesuffix(CBAM_SUFFIX)
+    trunk = name.removesuffix(config.CBAM_SUFFIX)
     if trunk not in IMAGENET:
         raise WeightsNotAvailable(
             f"torchvision's IMAGENET1K_V1 weights are known for {', '.join(IMAGENET)}, not {name}"

@@ -29,7 +29,7 @@ def small(name, **changes):
 
 
 def test_builder_knows_the_networks_of_the_tables():
-    both = {name for trunk in networks.TRUNKS for name in (trunk, trunk + networks.CBAM_SUFFIX)}
+    both = {name for trunk in networks.TRUNKS for name in (trunk, trunk + config.CBAM_SUFFIX)}
     assert both == set(config.NETWORK_LABELS)
 
 
@@ -132,7 +132,7 @@ def test_dropout_follows_the_global_seed():
         ("inception_v3", 74, "inception_v3 needs images of at least 75 pixels a side, got size 74"),
         ("inception_v3_cbam", 64, "at least 75"),
         ("vgg16", 31, "at least 32"),
-        ("resnet18", 224, r"unknown network 'resnet18': choose one of vgg16\[_cbam\]"),
+        ("lenet", 224, r"unknown network 'lenet': choose one of vgg16\[_cbam\]"),
         ("_cbam", 224, "unknown network '_cbam'"),
         ("vgg16_cbam_cbam", 224, "unknown network"),
     ],
@@ -153,7 +153,7 @@ def test_last_map_has_one_position_at_the_least_size(trunk):
 @pytest.mark.parametrize("name", config.NETWORK_LABELS)
 def test_grad_cam_of_the_target_is_its_definition(name):
     """grad-cam, through its hooks on `cam_target`, shows ReLU(sum over channels of mean gradient times activation)."""
-    size = CAM_SIZE.get(name.removesuffix(networks.CBAM_SUFFIX), 96)
+    size = CAM_SIZE.get(name.removesuffix(config.CBAM_SUFFIX), 96)
     network = small(name, size=size).eval()
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     spans = []

@@ -182,8 +182,8 @@ def test_absent_weights_say_which_where_from_and_where_to(tmp_path):
     assert "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth" in message
     assert str(tmp_path) in message
     assert "\n" not in message
-    with pytest.raises(FileNotFoundError, match="not resnet18"):
-        weights.imagenet("resnet18", tmp_path)
+    with pytest.raises(FileNotFoundError, match="not lenet"):
+        weights.imagenet("lenet", tmp_path)
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path, monkeypatch):
