@@ -15,7 +15,7 @@ from mammo_lib.paths import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- begin (results/\S+\.csv) -->\n(.*?)<!-- end -->", re.DOTALL)
-LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients")
+LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients", "fitted_on", "applied_to")
 NOT_RUN = r"(fold \d+ |\w+: )?not run"
 HEADINGS = {"auc": "AUC", "auc_printed": "printed AUC", "initial": "initial weights"}
 
