@@ -1,4 +1,4 @@
-"""The questions the paper raises, as differences in AUC: does CBAM help, does patch transfer help, which protocol.
+"""The questions the paper raises, as differences in AUC: CBAM, patch transfer, split protocol; and the radiologist.
 
 Made from predictions tables alone. Two networks are compared on the same cases by one bootstrap over patients and by
 DeLong's test; Holm's correction runs over each question's family. Draws nothing: the frames are what forest plots show.
@@ -208,12 +208,48 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(note=frame["note"])
 
 
+def against_birads(stage: str, results: Results, setting: Setting, birads: pd.DataFrame) -> Table:
+    """Every network of a stage against the radiologist's BI-RADS assessment of the same masses (P) or images (G).
+
+    birads: its predictions per mass (`baselines.birads`). Frame: `stage, unit, network, initial, cases, patients, auc,
+    auc_birads, difference, low, high, p, p_delong, note`; positive when the network orders the cases better.
+    """
+    unit = setting.unit or {"P": "mass", "G": "image"}[stage]
+    rows = []
+    for network, initial in lines(stage, setting):
+        if (stage, network, initial) in results:
+            labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+            paired = align(_test(results[stage, network, initial], unit), _test(birads, unit))
+            rows.append({"stage": stage, "unit": unit} | labels | compare(paired, setting))
+    floats = ("auc", "auc_birads", "difference", "low", "high", "p", "p_delong")
+    columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "note"]
+    frame = pd.DataFrame(rows).rename(columns={"auc_first": "auc", "auc_second": "auc_birads"})
+    frame = frame.reindex(columns=columns).astype(dict.fromkeys(floats, "Float64"))
+    caption = (
+        "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "
+        f"Data: {setting.profile.data}. Protocol: {setting.protocol}. Unit: {unit}."
+    )
+    evaluation = setting.profile.evaluation
+    notes = (
+        f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
+        "patients, the same for both; p is not corrected. A mass has the mean of its patches, an image the highest of "
+        "its masses. BI-RADS 0 ranks between 3 and 4 (ours).",
+    )
+    shown = frame[["network", "initial"]].rename(columns={"initial": "initial weights"})
+    shown["AUC"], shown["AUC of BI-RADS"] = text(frame["auc"], "{:.3f}"), text(frame["auc_birads"], "{:.3f}")
+    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
+    shown["p"] = text(frame["p"], "{:.3f}")
+    return Table(frame, caption, notes, shown.assign(note=frame["note"]))
+
+
 def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
     """How much the split protocol moves the AUC: the looser protocol minus the stricter, per cell: the optimism.
 
-    The test cases differ but patients may be shared, so patients of both test sets are resampled together. Frame:
-    `stage, network, initial, first, second, auc_first, auc_second, difference, low, high, p, patients,
-    shared_patients, note`, AUCs as shares of 1. Protocol of `setting` is not used.
+    The test cases differ but patients may be shared, so patients of both test sets are resampled together. Other cases
+    may be harder ones: `shared_difference` is that of the cases that both tested. Frame: `stage, network, initial,
+    first, second, auc_first, auc_second, difference, low, high, p, patients, shared_patients, shared_cases,
+    shared_difference, shared_difference_low, shared_difference_high, note`, AUCs as shares of 1. Protocol of `setting`
+    is not used.
     """
     pairs = [pair for pair in PROTOCOL_PAIRS if set(pair) <= set(results)]
     rows = [
@@ -224,8 +260,10 @@ def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
         if any((stage, network, initial) in results[name] for name in pair)
     ]
     floats = ("auc_first", "auc_second", "difference", "low", "high", "p")
-    columns = ["stage", "network", "initial", "first", "second", *floats, "patients", "shared_patients", "note"]
-    types = dict.fromkeys(floats, "Float64") | {"patients": "Int64", "shared_patients": "Int64"}
+    counts = ("patients", "shared_patients", "shared_cases")
+    shared = ("shared_difference", "shared_difference_low", "shared_difference_high")
+    columns = ["stage", "network", "initial", "first", "second", *floats, *counts, *shared, "note"]
+    types = dict.fromkeys((*floats, *shared), "Float64") | dict.fromkeys(counts, "Int64")
     frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
     caption = (
         f"{PROTOCOLS_ASKED} First minus second. Data: {setting.profile.data}. "
@@ -237,6 +275,7 @@ def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
         f"{evaluation.resamples} bootstrap resamples of patients]: patients of both test sets are resampled together. "
         "The networks were trained on different patients, and that is not in the interval. p is not corrected.",
         "With several folds, cases of one fold are ranked among themselves.",
+        "Same cases: the difference of the cases that are in both test sets, which no easier or harder cases move.",
     )
     return Table(frame, caption, notes, _protocols_shown(frame))
 
@@ -248,6 +287,8 @@ def _protocols_shown(frame: pd.DataFrame) -> pd.DataFrame:
     shown["difference, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
     shown["p"], shown["patients"] = text(frame["p"], "{:.3f}"), text(frame["patients"], "{:d}")
     shown["in both test sets"] = text(frame["shared_patients"], "{:d}")
+    difference, low, high = (frame[f"shared_difference{end}"] * 100 for end in ("", "_low", "_high"))
+    shown["same cases, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
     return shown.assign(note=frame["note"])
 
 
@@ -261,17 +302,32 @@ def _protocol_row(
     if absent:
         return row | {"note": f"{', '.join(absent)}: {MISSING}"}
     sets = [_test(results[name][key], setting.unit_of(stage)) for name in pair]
-    both = pd.concat(sets, ignore_index=True)
-    parts = np.split(np.arange(len(both)), [len(sets[0])])
-    scored = [(cases["label"], cases["probability"], cases["fold"]) for cases in sets]
+    first, second = (set(cases["id"]) for cases in sets)
+    same = [cases[cases["id"].isin(first & second)] for cases in sets]
+    patients = [set(cases["patient_id"]) for cases in sets]
+    row |= {"patients": len(patients[0] | patients[1]), "shared_patients": len(patients[0] & patients[1])}
+    row |= {"shared_cases": len(same[0])}
     try:
-        aucs = [metrics.auc(*one) for one in scored]
-        weighted = [
-            statistics.on(cases, statistics.weighted_auc(*one)) for cases, one in zip(parts, scored, strict=True)
-        ]
-        row |= {"auc_first": aucs[0], "auc_second": aucs[1], "difference": aucs[0] - aucs[1]}
-        row |= _bootstrapped(statistics.difference(*weighted), both["patient_id"], setting)
+        row |= {f"auc_{name}": _auc(cases) for name, cases in zip(("first", "second"), sets, strict=True)}
+        row |= _difference(sets, setting)
+        on_same = _difference(same, setting)
     except UNDEFINED as reason:
-        row["note"] = str(reason)
-    shared = set(sets[0]["patient_id"]) & set(sets[1]["patient_id"])
-    return row | {"patients": both["patient_id"].nunique(), "shared_patients": len(shared)}
+        return row | {"note": str(reason)}
+    names = {"difference": "shared_difference", "low": "shared_difference_low", "high": "shared_difference_high"}
+    return row | {new: on_same[old] for old, new in names.items()}
+
+
+def _auc(cases: pd.DataFrame) -> float:
+    return metrics.auc(cases["label"], cases["probability"], cases["fold"])
+
+
+def _difference(sets: Sequence[pd.DataFrame], setting: Setting) -> dict[str, Any]:
+    """Difference in AUC of two sets of cases, which may share patients, with interval and p."""
+    both = pd.concat(sets, ignore_index=True)
+    places = np.split(np.arange(len(both)), [len(sets[0])])
+    first, second = (
+        statistics.on(place, statistics.weighted_auc(cases["label"], cases["probability"], cases["fold"]))
+        for place, cases in zip(places, sets, strict=True)
+    )
+    found = _bootstrapped(statistics.difference(first, second), both["patient_id"], setting)
+    return {"difference": _auc(sets[0]) - _auc(sets[1])} | found

@@ -86,7 +86,10 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         of_seeds = {other.seed: predictions(other) for other in seeds}
         made["questions_seeds"] = comparisons.over_seeds(of_seeds, setting)
     for number, stage in enumerate(experiment.profile.main_initial, start=1):
-        made[f"table{number}"] = tables.published(stage, results, setting, _baselines(experiment, stage))
+        baselines = _baselines(experiment, stage)
+        made[f"table{number}"] = tables.published(stage, results, setting, baselines)
+        if "birads" in baselines:
+            made[f"birads_{stage}"] = comparisons.against_birads(stage, results, setting, baselines["birads"])
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
         made[f"units_{stage}"] = scores.by_unit(stage, results, setting)

@@ -29,7 +29,7 @@ CITE = (
     "This reproduction: CITATION.cff of the repository.",
 )
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
-FURTHER = ("intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
+FURTHER = ("birads", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
 TRIED = ("candidates", "controls", "probe/readings", "readings")
 NOT_TRIED = "Other settings (python -m mammo_lib tune) and the controls of training (controls) have not been run."

@@ -406,6 +406,52 @@ def test_protocols_resample_shared_patients_together() -> None:
     assert (apart["patients"], apart["shared_patients"]) == (40, 0)
 
 
+def test_protocols_are_compared_on_the_cases_that_both_tested_too() -> None:
+    """One protocol tests the other's cases and easier ones: on the same cases both are as good."""
+    key, strict = ("G", "vgg16", "patch"), made("G", 1)
+    easy = strict.assign(
+        patient_id="E" + strict["patient_id"], id="E" + strict["id"], image_id="E" + strict["image_id"]
+    )
+    loose = pd.concat([strict, easy.assign(probability=easy["label"] / 2 + 0.25)], ignore_index=True)
+    table = comparisons.protocols({"official": {key: strict}, "as_written": {key: loose}}, SETTING)
+    row = table.frame.iloc[0]
+    assert row["difference"] > 0.05
+    assert row["shared_cases"] == 40
+    assert [row[f"shared_difference{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
+    better = loose.assign(probability=(loose["probability"] + 0.3 * loose["label"]) / 1.3)
+    row = comparisons.protocols({"official": {key: strict}, "as_written": {key: better}}, SETTING).frame.iloc[0]
+    tests = [frame.query("part == 'test'").set_index("id") for frame in (better, strict)]
+    same = [test.loc[tests[1].index] for test in tests]
+    gap = roc_auc_score(same[0]["label"], same[0]["probability"]) - roc_auc_score(
+        same[1]["label"], same[1]["probability"]
+    )
+    assert row["shared_difference"] == pytest.approx(gap)
+    assert row["shared_difference_low"] < gap < row["shared_difference_high"]
+
+
+def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> None:
+    """BI-RADS has one score a mass: the network's patches are averaged first; an image takes its highest mass."""
+    patches = made("P", 3, 2.0)
+    test = patches.query("part == 'test'")
+    masses = test.drop_duplicates("mass_id")
+    place = {True: 0.8, False: 0.4}
+    birads = masses.assign(id=masses["mass_id"], probability=(masses["label"] == 1).map(place), fold=0)
+    birads.iloc[::3, birads.columns.get_loc("probability")] = 0.4
+    found = {("P", "vgg16", "scratch"): patches, ("G", "vgg16", "patch"): made("G", 4)}
+    rows = {stage: comparisons.against_birads(stage, found, SETTING, birads).frame for stage in ("P", "G")}
+    assert [len(frame) for frame in rows.values()] == [1, 1]
+    row, mean = rows["P"].iloc[0], test.groupby("mass_id")[["label", "probability"]].mean()
+    ours = roc_auc_score(mean["label"], mean["probability"])
+    theirs = roc_auc_score(birads["label"], birads["probability"])
+    assert (row["unit"], row["network"], row["cases"], row["patients"]) == ("mass", "VGG16", 40, 20)
+    assert row["auc"] == pytest.approx(ours)
+    assert row["auc_birads"] == pytest.approx(theirs)
+    assert row["difference"] == pytest.approx(ours - theirs)
+    assert row["low"] < row["difference"] < row["high"]
+    assert rows["G"].loc[0, "unit"] == "image"
+    assert rows["G"].loc[0, "auc_birads"] == pytest.approx(theirs)  # one mass an image here
+
+
 def test_every_two_protocols_are_compared_in_auc_points() -> None:
     key, official, written = ("G", "vgg16", "patch"), made("G", 1), made("G", 2, 3.0)
     results = {"official": {key: official}, "as_written": {key: written}, "grouped_cv": {key: in_two_folds("G")}}
