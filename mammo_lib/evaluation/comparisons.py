@@ -18,12 +18,13 @@ from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, UNDEFINED, Key, Results, Setting, lines
 
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
-TAUGHT = "taught over frozen"
+TAUGHT, OVER_PROBE = "taught over frozen", "network over probe"
 QUESTIONS = {
     CBAM: "Does CBAM help? Each network with CBAM against its own backbone.",
     OVER_IMAGENET: "Does patch transfer help over ImageNet? Each network with itself.",
     OVER_SCRATCH: "Does patch transfer help over random weights (our control)? Each network with itself.",
     TAUGHT: "Does VGG16 see more once it was taught masses? Our mass map against our probe of the frozen network.",
+    OVER_PROBE: "Does the main network, trained whole, see more than our probe of a frozen ImageNet VGG16?",
 }
 PRINTED = {(row.stage, row.network, row.initial) for row in config.PUBLISHED}
 PAPERS, OURS = "the paper's", "ours"
@@ -70,8 +71,8 @@ def _transfer(profile: config.Profile) -> Iterator[Comparison]:
 
 
 def _asked(setting: Setting) -> list[Comparison]:
-    """Every planned comparison, and that of our own rows where both are there."""
-    return [*planned(setting.profile), *_taught(setting.extra)]
+    """Every planned comparison, and those with our own rows where they are there."""
+    return [*planned(setting.profile), *_taught(setting.extra), *_over_probe(setting)]
 
 
 def _taught(extra: Sequence[str]) -> Iterator[Comparison]:
@@ -79,6 +80,13 @@ def _taught(extra: Sequence[str]) -> Iterator[Comparison]:
         for stage in ("P", "G"):
             first, second = ((stage, row, config.EXTRA_INITIAL) for row in (config.MASS_MAP, config.PROBE))
             yield Comparison(TAUGHT, first, second)
+
+
+def _over_probe(setting: Setting) -> Iterator[Comparison]:
+    if config.PROBE in setting.extra:
+        for stage, initial in setting.profile.main_initial.items():
+            first = stage, setting.profile.main_network, initial
+            yield Comparison(OVER_PROBE, first, (stage, config.PROBE, config.EXTRA_INITIAL))
 
 
 def questions(results: Results, setting: Setting) -> Table:

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mammo_lib import config, stages
-from mammo_lib.config import MASS_MAP, PROBE
+from mammo_lib.config import INITIAL_LABELS, MASS_MAP, PROBE
 from mammo_lib.evaluation import comparisons
 from mammo_lib.stages import page
 from mammo_lib.stages.experiment import extra_file
@@ -197,5 +197,10 @@ def test_our_own_rows_stand_in_tables_and_spread(every_protocol: dict[str, stage
         assert rows["Linear probe of VGG16 (ours)", "ImageNet"] == rows["ResNet50+CBAM", "random"]
         taught = asked[comparisons.TAUGHT, stage, "Mass map of VGG16 (ours) (ImageNet)"]
         assert taught == -asked[comparisons.CBAM, stage, "ResNet50+CBAM (random)"]
+        initial = official.profile.main_initial[stage]
+        main = asked[comparisons.OVER_PROBE, stage, f"ResNet50+CBAM ({INITIAL_LABELS[initial]})"]
+        assert main == pytest.approx(
+            rows["ResNet50+CBAM", INITIAL_LABELS[initial]] - rows["Linear probe of VGG16 (ours)", "ImageNet"]
+        )
         spread = made[f"spread_{stage}"].frame.set_index(["network", "initial"])
         assert spread.loc["Mass map of VGG16 (ours)", "ImageNet"].equals(spread.loc["ResNet50", "random"])
