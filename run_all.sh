@@ -92,7 +92,7 @@ train 'G/*'
 run 03_global_finetuning         # 2.5       the same networks on G, from P, from ImageNet, and from random weights: Table 2
 run 04_baseline_comparison       # 3.1       the tables beside the printed ones, intervals, ROC curves
 run 05_gradcam || failed=$?      # 3.2       where the network looks: Fig. 7, measured over every test image
-[ "$failed" -le 1 ] || exit "$failed" # an interrupt; when there is no network to look into, the rest is made all the same
+[ "$failed" -le 1 ] || exit "$failed" # an interrupt; no later step needs 05, so when it fails the rest is made
 run 06_published_numbers         #           what the printed numbers imply
 python -m mammo_lib report --profile "$profile" --protocol "$protocol" --seed "$seed"
 [ "$failed" = 0 ] || { echo "error: 05_gradcam failed, see above; everything else is made" >&2; exit 1; }

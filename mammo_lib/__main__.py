@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument(
                 "--allow-partial", action="store_true", help="go on where files of the archive are missing"
             )
-        if name in ("train", "transfer"):
+        if name == "train":
             step.add_argument("--cells", default="*", help="pattern of cell names, for instance 'P/*' or 'G/resnet50*'")
     return main_parser
 
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(_text(stages.transfer_map(experiment, _learnt_on(arguments))))
         return 0
     if arguments.step == "transfer":
-        print(_text(stages.transfer_cells(experiment, _learnt_on(arguments), arguments.cells)))
+        print(_text(stages.transfer_cells(experiment, _learnt_on(arguments))))
         return 0
     simple: dict[str, Callable[[stages.Experiment], object]] = {
         "check": stages.check,

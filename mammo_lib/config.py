@@ -395,6 +395,7 @@ _MIAS_CPU_IMAGENET = replace(
     archive="mini-MIAS",
     patch_training=replace(_REDUCED_CPU_IMAGENET.patch_training, max_epochs=30, plateau_patience=10, stop_patience=20),
     global_training=replace(_REDUCED_CPU_IMAGENET.global_training, max_epochs=10),
+    removal=True,
 )
 _OWN = replace(_PAPER, name="own", source="table", data="the user's own case table", archive="own", demo=False)
 

@@ -25,6 +25,7 @@ def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["split", "--profile", "tiny"], "the data is not prepared: run 01_data_preparation first"),
         (["report", "--profile", "tiny"], "the split is not drawn"),
         (["train", "--profile", "tiny", "--cells", "Q/*"], "no cell is called 'Q/*': the first of 24 is P/vgg16/"),
+        (["transfer", "--learnt-on", "tiny"], "none of 24 cells is trained: train profile tiny first"),
         (["check", "--profile", "nano"], "unknown profile 'nano': choose one of quick, paper"),
         (["check", "--seed", "-1"], "seed is -1: give 0 or a positive number"),
         (["notebook", "99_nothing"], "unknown notebook '99_nothing': choose one of 00_environment"),

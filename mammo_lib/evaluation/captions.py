@@ -16,12 +16,12 @@ FIGURES = {
     "fig2_views": "The views of one patient, lesions outlined in red (Fig. 2 of the paper).",
     "fig3_patch_and_global": "From mammogram to network: a patch of set P, the whole mammogram, the global image of "
     "set G (Fig. 3 of the paper).",
-    "fig7_gradcam": "Grad-CAM of the proposed network beside the lesion: two benign and three malignant test images, "
-    "chosen by a rule and not by looks (Fig. 7 of the paper).",
-    "gradcam_contact_sheet": "Successes and failures of the proposed network, by truth and decision; the number is its "
+    "fig7_gradcam": "Grad-CAM of the main network, the proposed one where it is trained, beside the lesion: two benign "
+    "and three malignant test images, chosen by a rule and not by looks (Fig. 7 of the paper).",
+    "gradcam_contact_sheet": "Successes and failures of the main network, by truth and decision; the number is its "
     "probability of malignancy.",
     "protocols": f"{PROTOCOLS_ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
-    f"{_INTERVAL}, in AUC points; P from random weights, G from patch weights, our own rows from ImageNet weights. "
+    f"{_INTERVAL}, in AUC points, of the arm of each stage that figures show and of our own rows. "
     "p is not corrected.",
     "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",
 }

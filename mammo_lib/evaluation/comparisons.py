@@ -220,19 +220,23 @@ def against_birads(stage: str, results: Results, setting: Setting, birads: pd.Da
     """Every network of a stage against the radiologist's BI-RADS assessment of the same masses (P) or images (G).
 
     birads: its predictions per mass (`baselines.birads`). Frame: `stage, unit, network, initial, cases, patients, auc,
-    auc_birads, difference, low, high, p, p_delong, note`; positive when the network orders the cases better.
+    auc_birads, difference, low, high, p, p_delong, note`; positive when the network orders the cases better. A network
+    without predictions is a row with its reason. ValueError when the two are not of the same cases.
     """
     unit = setting.unit or {"P": "mass", "G": "image"}[stage]
     rows = []
     for network, initial in lines(stage, setting):
-        if (stage, network, initial) in results:
-            labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-            paired = align(_test(results[stage, network, initial], unit), _test(birads, unit))
-            rows.append({"stage": stage, "unit": unit} | labels | compare(paired, setting))
+        key, labels = (stage, network, initial), {"stage": stage, "unit": unit}
+        labels |= {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+        found: dict[str, object] = {"note": setting.reasons.get(key, MISSING)}
+        if key in results:
+            found = compare(align(_test(results[key], unit), _test(birads, unit)), setting)
+        rows.append(labels | found)
     floats = ("auc", "auc_birads", "difference", "low", "high", "p", "p_delong")
     columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "note"]
     frame = pd.DataFrame(rows).rename(columns={"auc_first": "auc", "auc_second": "auc_birads"})
-    frame = frame.reindex(columns=columns).astype(dict.fromkeys(floats, "Float64"))
+    types = dict.fromkeys(floats, "Float64") | {"cases": "Int64", "patients": "Int64"}
+    frame = frame.reindex(columns=columns).astype(types)
     caption = (
         "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "
         f"Data: {setting.profile.data}. Protocol: {setting.protocol}. Unit: {unit}."
@@ -283,7 +287,8 @@ def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
         f"{evaluation.resamples} bootstrap resamples of patients]: patients of both test sets are resampled together. "
         "The networks were trained on different patients, and that is not in the interval. p is not corrected.",
         "With several folds, cases of one fold are ranked among themselves.",
-        "Same cases: the difference of the cases that are in both test sets, which no easier or harder cases move.",
+        "Same cases: the difference of the cases that are in both test sets, over the same pairs of cases, so that no "
+        "easier or harder ones move it.",
     )
     return Table(frame, caption, notes, _protocols_shown(frame))
 
@@ -310,32 +315,32 @@ def _protocol_row(
     if absent:
         return row | {"note": f"{', '.join(absent)}: {MISSING}"}
     sets = [_test(results[name][key], setting.unit_of(stage)) for name in pair]
-    first, second = (set(cases["id"]) for cases in sets)
-    same = [cases[cases["id"].isin(first & second)] for cases in sets]
     patients = [set(cases["patient_id"]) for cases in sets]
     row |= {"patients": len(patients[0] | patients[1]), "shared_patients": len(patients[0] & patients[1])}
-    row |= {"shared_cases": len(same[0])}
-    try:
-        row |= {f"auc_{name}": _auc(cases) for name, cases in zip(("first", "second"), sets, strict=True)}
-        row |= _difference(sets, setting)
-        on_same = _difference(same, setting)
-    except UNDEFINED as reason:
-        return row | {"note": str(reason)}
-    names = {"difference": "shared_difference", "low": "shared_difference_low", "high": "shared_difference_high"}
-    return row | {new: on_same[old] for old, new in names.items()}
-
-
-def _auc(cases: pd.DataFrame) -> float:
-    return metrics.auc(cases["label"], cases["probability"], cases["fold"])
-
-
-def _difference(sets: Sequence[pd.DataFrame], setting: Setting) -> dict[str, Any]:
-    """Difference in AUC of two sets of cases, which may share patients, with interval and p."""
     both = pd.concat(sets, ignore_index=True)
     places = np.split(np.arange(len(both)), [len(sets[0])])
-    first, second = (
-        statistics.on(place, statistics.weighted_auc(cases["label"], cases["probability"], cases["fold"]))
-        for place, cases in zip(places, sets, strict=True)
-    )
-    found = _bootstrapped(statistics.difference(first, second), both["patient_id"], setting)
-    return {"difference": _auc(sets[0]) - _auc(sets[1])} | found
+    scored = [(cases["label"], cases["probability"], cases["fold"]) for cases in sets]
+    try:
+        row |= {f"auc_{name}": metrics.auc(*one) for name, one in zip(("first", "second"), scored, strict=True)}
+        row["difference"] = row["auc_first"] - row["auc_second"]
+        weighted = [
+            statistics.on(place, statistics.weighted_auc(*one)) for place, one in zip(places, scored, strict=True)
+        ]
+        row |= _bootstrapped(statistics.difference(*weighted), both["patient_id"], setting)
+    except UNDEFINED as reason:
+        row["note"] = str(reason)
+    same = _same_cases(sets[0], sets[1], setting)
+    return row | same | {"note": "; ".join(note for note in (row["note"], same["note"]) if note)}
+
+
+def _same_cases(first: pd.DataFrame, second: pd.DataFrame, setting: Setting) -> dict[str, Any]:
+    """The difference on the cases that both tested, over the pairs of cases that both rank: of one fold in each."""
+    both = first.merge(second[["id", "fold", "probability"]], on="id", suffixes=("_first", "_second"))
+    if both.empty:
+        return {"shared_cases": 0, "note": "same cases: there are none"}
+    fold = both["fold_first"].astype(str) + "/" + both["fold_second"].astype(str)
+    scores = {"probability_first": "first", "probability_second": "second"}
+    found = compare(both.rename(columns=scores).assign(fold=fold), setting)
+    names = {"difference": "", "low": "_low", "high": "_high"}
+    row = {f"shared_difference{end}": found.get(name) for name, end in names.items()}
+    return row | {"shared_cases": len(both), "note": found["note"] and f"same cases: {found['note']}"}

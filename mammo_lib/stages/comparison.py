@@ -99,7 +99,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
     if len(finished) > 1:
         made["protocols"] = comparisons.protocols(finished, setting)
-    for name in {"protocols", "questions_seeds"} - set(made):  # of runs that have been forgotten since
+    for name in {"protocols", "questions_seeds", "birads_P", "birads_G"} - set(made):  # of what is no longer there
         for path in experiment.results.glob(f"{name}.*"):
             path.unlink()
     for name, table in made.items():

@@ -16,6 +16,7 @@ from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.comparison import data_sentence
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
 from mammo_lib.stages.trainings import build_network, cells, load_network, outcomes
+from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ UNTRAINED_HEAD, UNTRAINED = "Grad-CAM, untrained head", "Grad-CAM, random weight
 RANDOM_NETWORKS = 3  # ours: measured and averaged, since the map of a single one is often empty
 MAPS = "gradcam.npz"  # in the cell's folder: Grad-CAM of the test images, float16 (n, S, S), in their order in G
 CASES = "localisation_cases.csv"
+DRAWN = ("fig7_gradcam", "gradcam_contact_sheet", "localisation")
 RULE = "median cases by predicted probability within equal groups of each class, not chosen by looks"
 CONTACT_COUNT = 16  # ours: samples of each group in the contact sheet, evenly spread over probability
 
@@ -68,9 +70,8 @@ def has_maps(experiment: Experiment) -> bool:
 def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell") -> pd.DataFrame:
     """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
     folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
-    if not (folder / "best.pt").exists():
-        state = outcomes(experiment).set_index("cell")["state"].get(cell.name, "not trained")
-        raise FileNotFoundError(f"{folder / 'best.pt'}: the network to explain is not there; its cell is {state}")
+    if not (folder / RECORD).exists():  # best.pt is there from the first epoch on
+        raise FileNotFoundError(_why_not(experiment, cell))
     settings = {
         "network": paths.file_hash(folder / "best.pt"),
         "cases": test["id"].tolist(),
@@ -87,6 +88,21 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     write_table(rows, folder / CASES)
     paths.write_json(folder / "gradcam.json", {"settings": settings})
     return rows
+
+
+def _why_not(experiment: Experiment, cell: "Cell") -> str:
+    """Why there is no network to explain. What was measured of an earlier one of a cell that came to nothing goes."""
+    from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
+
+    tried = outcomes(experiment)
+    told = tried[(tried["cell"] == cell.name) & tried["state"].isin((DIVERGED, NOT_AVAILABLE))]
+    if told.empty:
+        return f"{experiment.runs / cell.name}: this training is not finished: run 03_global_finetuning first"
+    old = [*experiment.results.glob("localisation*.csv")]
+    old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
+    for path in old:
+        path.unlink()
+    return f"{cell.name} is {told['state'].item()}, nothing to explain: {told['message'].item()}"
 
 
 def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: np.ndarray) -> dict[str, np.ndarray]:
@@ -170,12 +186,16 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     groups = {name: _spread([s for s in samples if _group(s, threshold) == name]) for name in localisation.GROUPS[1:]}
     summary = pd.read_csv(experiment.results / "localisation.csv").query("group == 'all'")
     measures = {"energy": "energy in the lesion", "pointing": "pointing game", "iou": "IoU at half maximum"}
-    drawn = {
-        "fig7_gradcam": figures.gradcam_samples(chosen, data, network, RULE),
-        "gradcam_contact_sheet": figures.contact_sheet(groups, data),
-        "localisation": figures_curves.localisation(summary, measures, data),
-    }
-    return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.figures, name)]
+    drawn = (
+        figures.gradcam_samples(chosen, data, network, RULE),
+        figures.contact_sheet(groups, data),
+        figures_curves.localisation(summary, measures, data),
+    )
+    return [
+        path
+        for name, figure in zip(DRAWN, drawn, strict=True)
+        for path in figures.save(figure, experiment.figures, name)
+    ]
 
 
 def _samples(images: np.ndarray, heat: np.ndarray, test: pd.DataFrame, probability: np.ndarray) -> "list[Sample]":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
@@ -65,7 +66,7 @@ def report(experiment: Experiment) -> Path:
     page.write_report(
         experiment.places.report,
         page.Report(
-            title="Masses in mammograms: ResNet50 + CBAM, patches to whole images",
+            title=f"Masses in mammograms: {NETWORK_LABELS[profile.main_network]}, patches to whole images",
             data_sentence=sentence,
             warning=warning,
             subtitle=f"Reproduction of Xu et al. 2021. Profile {profile.name}, protocol {experiment.protocol}, "

@@ -93,7 +93,7 @@ def transfer_probe(experiment: Experiment, source: Experiment, executor: Executo
     """The probe fitted on the training part of `source` (its fold 0), applied to every case of `experiment`, unseen.
 
     One row a stage: cases, malignant ones, patients, AUC with its interval over patients; also written, with the
-    predictions, to results/<profile>/transfer/ of `experiment`.
+    predictions, to results/<profile>/transfer/<profile of source>/probe/ of `experiment`.
     """
     learnt, met = (_Described.of(each, describe(each, executor)) for each in (source, experiment))
 
@@ -101,7 +101,7 @@ def transfer_probe(experiment: Experiment, source: Experiment, executor: Executo
         known = parts(source, stage).query("fold == 0 and part == 'train'")
         return {"P": _transfer_patches, "G": _transfer_images}[stage](learnt, known, met, cases)
 
-    return measure_transfer(experiment, source, score)
+    return measure_transfer(experiment, source, score, PROBE)
 
 
 def whole_log_odds(source: Experiment, known: pd.DataFrame, experiment: Experiment, cases: pd.DataFrame) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What was learnt on one archive, applied to every case of another: no training there, and no label of it is read."""
+"""What was learnt on one archive, applied to every case of another: no training there, and no label reaches it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS
-from mammo_lib.stages.archive import load, parts
+from mammo_lib.stages.archive import ID_COLUMN, load
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, PREDICTIONS, cells, load_network
 from mammo_lib.training.folder import RECORD
@@ -16,7 +16,7 @@ from mammo_lib.training.folder import RECORD
 if TYPE_CHECKING:
     from mammo_lib.training.experiments import Cell
 
-TRANSFER = "transfer"  # folder of results/<profile>, and name of the table
+TRANSFER = "transfer"  # folder of results/<profile>, and name of the tables
 CELLS = "cells"
 
 
@@ -25,82 +25,83 @@ def transfer_folder(experiment: Experiment, source: Experiment, name: str) -> Pa
     return experiment.places.results(TRANSFER) / source.profile.name / name
 
 
-def transfer_cells(experiment: Experiment, source: Experiment, pattern: str = "*") -> pd.DataFrame:
-    """The trained networks of `source` (fold 0, its seed), applied to every case of `experiment`, unseen.
+def transfer_cells(experiment: Experiment, source: Experiment) -> pd.DataFrame:
+    """The networks of `source` (fold 0, its training seed), applied to every case of `experiment`, unseen.
 
-    One row for each finished cell whose name fits `pattern`: stage, network, initial weights, cases, malignant ones,
-    patients, AUC with its interval over patients; also written, with the predictions, to
-    results/<profile>/transfer/<profile of source>/cells/. ValueError when the two profiles' sizes differ,
-    FileNotFoundError when no cell is trained.
+    One row a cell: stage, network, initial, fitted_on, protocol, applied_to, cases, malignant, patients, auc with its
+    interval over patients (auc_low, auc_high), note; a cell that is not trained has a note alone. Written to
+    transfer_seed<seed>.csv in results/<profile>/transfer/<profile of source>/cells/, beside the predictions.
+    FileNotFoundError when no cell is trained; ValueError when a set has other sizes in the two profiles.
     """
-    chosen = [cell for cell in cells(source, pattern) if cell.fold == 0]
-    trained = [cell for cell in chosen if (source.runs / cell.name / RECORD).exists()]
+    first = [cell for cell in cells(source) if cell.fold == 0]
+    trained = [cell for cell in first if (source.runs / cell.name / RECORD).exists()]
     if not trained:
         raise FileNotFoundError(
-            f"{source.runs}: none of {len(chosen)} cells is trained: train profile {source.profile.name} first"
+            f"{source.runs}: none of {len(first)} cells is trained: train profile {source.profile.name} first"
         )
-    for stage in {cell.stage for cell in trained}:
-        _assure_same_size(experiment, source, stage)
     folder, rows = transfer_folder(experiment, source, CELLS), []
-    for cell in trained:
+    for cell in first:
         names = {"network": NETWORK_LABELS[cell.network], "initial": INITIAL_LABELS[cell.initial]}
-        cases = _all_cases(experiment, cell.stage)
-        scored = cases.assign(probability=_probabilities(experiment, source, cell, cases))
-        rows.append(_row(experiment, source, cell.stage, scored, folder / cell.name / PREDICTIONS, names))
+        found: dict[str, Any] = {"note": "not run"}
+        if cell in trained:
+            cases = _all_cases(experiment, cell.stage)
+            cases = cases.assign(probability=_probabilities(experiment, source, cell, cases["row"].to_numpy()))
+            found = _write_and_measure(experiment, source, cell.stage, cases, folder / cell.name / PREDICTIONS)
+        rows.append({"stage": cell.stage} | names | found)
     table = pd.DataFrame(rows)
-    write_table(table, folder / f"{TRANSFER}.csv")
+    write_table(table, folder / f"{TRANSFER}_seed{source.seed}.csv")
     return table
 
 
 def measure_transfer(
-    experiment: Experiment, source: Experiment, score: Callable[[str, pd.DataFrame], np.ndarray], name: str = ""
+    experiment: Experiment, source: Experiment, score: Callable[[str, pd.DataFrame], np.ndarray], name: str
 ) -> pd.DataFrame:
-    """The table of `transfer_cells` for a classifier of both stages, given by `score`(stage, cases): probabilities.
+    """What a classifier of both stages says of every case of `experiment`: one row a stage, as in `transfer_cells`.
 
-    Written to results/<profile>/transfer/<profile of source>/<name>.
+    `score`(stage, cases) gives the cases' probabilities, float (n,) in 0..1. Written to transfer.csv in
+    results/<profile>/transfer/<profile of source>/<name>, beside the predictions.
     """
     folder, rows = transfer_folder(experiment, source, name), []
     for stage in ("P", "G"):
         cases = _all_cases(experiment, stage)
-        rows.append(
-            _row(experiment, source, stage, cases.assign(probability=score(stage, cases)), folder / f"{stage}.csv")
-        )
+        cases = cases.assign(probability=score(stage, cases))
+        rows.append(_write_and_measure(experiment, source, stage, cases, folder / f"{stage}.csv"))
     table = pd.DataFrame(rows)
     write_table(table, folder / f"{TRANSFER}.csv")
     return table
 
 
 def _all_cases(experiment: Experiment, stage: str) -> pd.DataFrame:
-    """Every case of a stage once; all of them are test cases here."""
-    cases = parts(experiment, stage).drop_duplicates("row").sort_values("row", ignore_index=True)
-    return cases.assign(part="test")
+    """Every case of a stage, with its `row`; all of them are test cases here."""
+    table = load(experiment, stage)[1].rename(columns={ID_COLUMN[stage]: "id"})
+    if stage == "G":
+        table = table.assign(image_id=table["id"])
+    return table.reset_index(names="row").assign(part="test")
 
 
-def _probabilities(experiment: Experiment, source: Experiment, cell: "Cell", cases: pd.DataFrame) -> np.ndarray:
+def _probabilities(experiment: Experiment, source: Experiment, cell: "Cell", rows: np.ndarray) -> np.ndarray:
     from mammo_lib.training import loop
 
-    images, batch = load(experiment, cell.stage)[0], source.profile.training(cell.stage).batch_size
-    network = load_network(source, cell)
-    return loop.predict(network, images, cases["row"].to_numpy(), batch, default_device(), "fp32")
+    images, profile = load(experiment, cell.stage)[0], source.profile
+    learnt = (profile.patches if cell.stage == "P" else profile.globals).size
+    if images.shape[1] != learnt:
+        raise ValueError(
+            f"set {cell.stage} has {images.shape[1]} pixels a side in profile {experiment.profile.name} and {learnt} "
+            f"in {profile.name}: apply the networks to a profile of the same size"
+        )
+    network, batch = load_network(source, cell), profile.training(cell.stage).batch_size
+    return loop.predict(network, images, rows, batch, default_device(), "fp32")
 
 
-def _row(
-    experiment: Experiment,
-    source: Experiment,
-    stage: str,
-    cases: pd.DataFrame,
-    file: Path,
-    names: dict[str, str] | None = None,
+def _write_and_measure(
+    experiment: Experiment, source: Experiment, stage: str, cases: pd.DataFrame, file: Path
 ) -> dict[str, Any]:
     """Write the predictions to `file`; what the table of a transfer says of them."""
     from mammo_lib.evaluation import statistics
 
     write_table(cases.reindex(columns=PREDICTION_COLUMNS), file)
-    rule = experiment.profile.evaluation
-    statistic = statistics.weighted_auc(cases["label"], cases["probability"])
-    replicates = statistics.bootstrap(statistic, cases["patient_id"], rule.resamples, experiment.seed)
-    auc = statistics.percentile(replicates, rule.confidence)
     about = {
+        "stage": stage,
         "fitted_on": source.profile.data,
         "protocol": source.protocol,
         "applied_to": experiment.profile.data,
@@ -108,13 +109,8 @@ def _row(
         "malignant": int(cases["label"].sum()),
         "patients": cases["patient_id"].nunique(),
     }
-    return {"stage": stage} | (names or {}) | about | {"auc": auc.estimate, "auc_low": auc.low, "auc_high": auc.high}
-
-
-def _assure_same_size(experiment: Experiment, source: Experiment, stage: str) -> None:
-    learnt, met = (load(each, stage)[0].shape[1] for each in (source, experiment))
-    if learnt != met:
-        raise ValueError(
-            f"set {stage} has {met} pixels a side in profile {experiment.profile.name} and {learnt} in "
-            f"{source.profile.name}: apply the networks to a profile of the same size"
-        )
+    rule = experiment.profile.evaluation
+    statistic = statistics.weighted_auc(cases["label"], cases["probability"])
+    replicates = statistics.bootstrap(statistic, cases["patient_id"], rule.resamples, experiment.seed)
+    auc = statistics.percentile(replicates, rule.confidence)
+    return about | {"auc": auc.estimate, "auc_low": auc.low, "auc_high": auc.high}

@@ -404,6 +404,11 @@ def test_protocols_resample_shared_patients_together() -> None:
     apart = comparisons.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
     assert apart["low"] < 0 < apart["high"]
     assert (apart["patients"], apart["shared_patients"]) == (40, 0)
+    assert apart["shared_cases"] == 40  # of other patients, as far as the ids say
+    none = {key: frame.assign(id="Q" + frame["id"], image_id="Q" + frame["image_id"]) for key, frame in other.items()}
+    lone = comparisons.protocols({"official": cells, "as_written": none}, SETTING).frame.iloc[0]
+    assert (lone["shared_cases"], lone["note"]) == (0, "same cases: there are none")
+    assert (lone["low"], lone["high"]) == (apart["low"], apart["high"])
 
 
 def test_protocols_are_compared_on_the_cases_that_both_tested_too() -> None:
@@ -429,6 +434,18 @@ def test_protocols_are_compared_on_the_cases_that_both_tested_too() -> None:
     assert row["shared_difference_low"] < gap < row["shared_difference_high"]
 
 
+def test_the_same_cases_are_compared_over_the_same_pairs() -> None:
+    """A network tested in two folds ranks pairs of one fold; of the other protocol's, the same pairs count."""
+    key, whole, folds = ("G", "vgg16", "patch"), made("G", 2, 3.0), in_two_folds("G")
+    table = comparisons.protocols({"as_written": {key: whole}, "grouped_cv": {key: folds}}, SETTING)
+    tests = [frame.query("part == 'test'").set_index("id") for frame in (whole, folds)]
+    same = tests[1].loc[tests[1].index.isin(tests[0].index)]
+    first = tests[0].loc[same.index]
+    gap = metrics.auc(same.label, first.probability, same.fold) - metrics.auc(same.label, same.probability, same.fold)
+    assert table.frame.loc[0, "shared_cases"] == len(same)
+    assert table.frame.loc[0, "shared_difference"] == pytest.approx(gap)
+
+
 def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> None:
     """BI-RADS has one score a mass: the network's patches are averaged first; an image takes its highest mass."""
     patches = made("P", 3, 2.0)
@@ -437,10 +454,10 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     place = {True: 0.8, False: 0.4}
     birads = masses.assign(id=masses["mass_id"], probability=(masses["label"] == 1).map(place), fold=0)
     birads.iloc[::3, birads.columns.get_loc("probability")] = 0.4
-    found = {("P", "vgg16", "scratch"): patches, ("G", "vgg16", "patch"): made("G", 4)}
-    rows = {stage: comparisons.against_birads(stage, found, SETTING, birads).frame for stage in ("P", "G")}
-    assert [len(frame) for frame in rows.values()] == [1, 1]
-    row, mean = rows["P"].iloc[0], test.groupby("mass_id")[["label", "probability"]].mean()
+    found = {("P", "vgg16", "scratch"): patches}
+    frame = comparisons.against_birads("P", found, SETTING, birads).frame
+    assert frame["note"].tolist() == [""] + ["not run"] * 5
+    row, mean = frame.iloc[0], test.groupby("mass_id")[["label", "probability"]].mean()
     ours = roc_auc_score(mean["label"], mean["probability"])
     theirs = roc_auc_score(birads["label"], birads["probability"])
     assert (row["unit"], row["network"], row["cases"], row["patients"]) == ("mass", "VGG16", 40, 20)
@@ -448,8 +465,18 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     assert row["auc_birads"] == pytest.approx(theirs)
     assert row["difference"] == pytest.approx(ours - theirs)
     assert row["low"] < row["difference"] < row["high"]
-    assert rows["G"].loc[0, "unit"] == "image"
-    assert rows["G"].loc[0, "auc_birads"] == pytest.approx(theirs)  # one mass an image here
+    second = birads[birads["label"] == 0].iloc[::2]  # a second, benign mass in some images, that looks worse
+    second = second.assign(id=second["id"] + "b", mass_id=second["mass_id"] + "b", probability=0.8)
+    whole, both = made("G", 4), pd.concat([birads, second], ignore_index=True)
+    frame = comparisons.against_birads("G", {("G", "vgg16", "patch"): whole}, SETTING, both).frame
+    row = frame[frame["note"] == ""].iloc[0]
+    highest = both.groupby("image_id")[["label", "probability"]].max()
+    images = whole.query("part == 'test'").set_index("id").loc[highest.index]
+    assert (row["unit"], row["cases"]) == ("image", 40)
+    assert row["auc_birads"] == pytest.approx(roc_auc_score(highest["label"], highest["probability"]))
+    assert row["auc_birads"] < theirs
+    assert row["auc"] == pytest.approx(roc_auc_score(images["label"], images["probability"]))
+    assert frame.query("network == 'VGG16' and initial == 'ImageNet'")["note"].item() == "weights not available"
 
 
 def test_every_two_protocols_are_compared_in_auc_points() -> None:

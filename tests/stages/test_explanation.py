@@ -1,6 +1,8 @@
 """Measures of a map: merged by image and method, and random networks averaged."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -77,6 +79,38 @@ def test_random_networks_are_averaged_and_everything_else_is_one_row(rows):
 
 def test_without_removal_everything_else_is_the_same(measure, rows):
     pd.testing.assert_frame_equal(measure(()), rows.drop(columns=removal.MEASURE))
+
+
+@pytest.fixture
+def finished(tmp_path, trained_home, monkeypatch):
+    shutil.copytree(trained_home, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    return stages.Experiment.of("tiny", "official", 0)
+
+
+def test_a_profile_may_leave_removal_out(finished):
+    without = replace(finished, profile=replace(finished.profile, removal=False))
+    assert set(stages.explain(without)["measure"]) == set(localisation.MEASURES)
+
+
+def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finished):
+    """It diverged in a later epoch: the best one until then is on disk, and not what the tables show."""
+    stages.explain(finished)
+    picture = finished.figures / "fig7_gradcam.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"")
+    made = [*finished.results.glob("localisation*.csv"), picture]
+    assert len(made) == 4
+    cell = "G/resnet50_cbam/patch/fold0-seed0"
+    (finished.runs / cell / "run.json").unlink()
+    with pytest.raises(FileNotFoundError, match="is not finished: run 03_global_finetuning first"):
+        stages.explain(finished)
+    assert all(path.exists() for path in made)
+    told = {"cell": [cell], "state": ["diverged"], "message": ["training loss is nan in epoch 2"]}
+    pd.DataFrame(told).to_csv(finished.results / "outcomes.csv", index=False)
+    with pytest.raises(FileNotFoundError, match=f"{cell} is diverged, nothing to explain: training loss is nan"):
+        stages.explain(finished)
+    assert not any(path.exists() for path in made)
 
 
 def test_who_an_image_is_survives_the_averaging(rows):

@@ -85,4 +85,4 @@ def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run, exc
     views, patches = (len(stages.load(run, stage)[1]) for stage in ("G", "P"))
     assert table["cases"].to_dict() == {"P": patches, "G": views}
     assert (table["auc"] == 0).all()
-    assert (run.places.results("transfer").parents[1] / "other" / "transfer" / "tiny" / "G.csv").exists()
+    assert (run.places.results("transfer").parents[1] / "other" / "transfer" / "tiny" / "probe" / "G.csv").exists()
