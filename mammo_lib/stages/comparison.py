@@ -229,15 +229,19 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
 
 
 def _draw_protocols(experiment: Experiment) -> list[Path]:
-    """The optimism of each protocol, for our own rows and the arm of each stage that figures show; nothing with one."""
+    """The optimism of each protocol, for our own rows and the arm of each stage that figures show, where both ran."""
     from mammo_lib.evaluation import figures, figures_curves
+    from mammo_lib.evaluation.tables import MISSING
 
     path = experiment.results / "protocols.csv"
     if not path.exists():
         return []
     table = pd.read_csv(path)
+    table = table[~table["note"].astype("string").fillna("").str.endswith(MISSING)]
     main = table["initial"] == table["stage"].map(experiment.profile.main_initial).map(INITIAL_LABELS)
     table = table[main | (table["network"].isin(EXTRA_LABELS.values()))]
+    if table.empty:
+        return []
     frame = table.assign(
         label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]
     )

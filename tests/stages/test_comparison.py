@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from mammo_lib import config, stages
 from mammo_lib.config import INITIAL_LABELS, MASS_MAP, PROBE
-from mammo_lib.evaluation import comparisons
+from mammo_lib.evaluation import comparisons, figures_curves
 from mammo_lib.stages import page
 from mammo_lib.stages.experiment import extra_file
 from mammo_lib.training.experiments import Cell
@@ -66,6 +66,30 @@ def test_protocols_are_compared_drawn_and_shown(every_protocol: dict[str, stages
     assert "AUC points" in shown
     assert "<img" in shown
     assert "Only one protocol" not in shown
+
+
+def test_protocols_that_were_not_run_are_not_drawn(
+    every_protocol: dict[str, stages.Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official = every_protocol["official"]
+    path, drawn = official.results / "protocols.csv", []
+    stages.evaluate(official)
+    kept, inside = path.read_bytes(), figures_curves.forest
+    monkeypatch.setattr(
+        figures_curves, "forest", lambda frame, *rest, **more: drawn.append(frame) or inside(frame, *rest, **more)
+    )
+    table = pd.read_csv(path)
+    lost = (table["stage"] == "P") & (table["first"] == "grouped_cv")
+    table.loc[lost, ["difference", "low", "high", "p"]] = None
+    try:
+        table.assign(note=lost.map({True: "grouped_cv: not run", False: None})).to_csv(path, index=False)
+        stages.draw_evaluation(official)
+        assert len(drawn[-1]) == 2 * 3 * 2 - lost.sum()  # two networks, three pairs, P and the arm of G that is shown
+        assert not drawn[-1]["label"].str.startswith("P, ResNet50: grouped_cv").any()
+        table.assign(note="grouped_cv: not run").to_csv(path, index=False)
+        assert official.figures / "protocols.png" not in stages.draw_evaluation(official)
+    finally:
+        path.write_bytes(kept)
 
 
 def test_folds_stay_apart_and_have_their_own_thresholds(every_protocol: dict[str, stages.Experiment]) -> None:
