@@ -149,11 +149,16 @@ def parts(experiment: Experiment, stage: str) -> pd.DataFrame:
 
     (_, patches), (_, whole) = load(experiment, "P"), load(experiment, "G")
     placed = splits.read(experiment.places.splits(experiment.protocol), patches, whole)
-    table = {"P": patches, "G": whole}[stage].rename(columns={ID_COLUMN[stage]: "id"})
+    placed = placed.loc[placed["stage"] == stage, ["fold", "id", "part"]]
+    return with_ids({"P": patches, "G": whole}[stage], stage).merge(placed, on="id", validate="one_to_many")
+
+
+def with_ids(table: pd.DataFrame, stage: str) -> pd.DataFrame:
+    """The table of set P or G with `id`, the case's own, `image_id`, and `row`, its line and its place in the array."""
+    table = table.rename(columns={ID_COLUMN[stage]: "id"})
     if stage == "G":
         table = table.assign(image_id=table["id"])
-    placed = placed.loc[placed["stage"] == stage, ["fold", "id", "part"]]
-    return table.reset_index(names="row").merge(placed, on="id", validate="one_to_many")
+    return table.reset_index(names="row")
 
 
 def lesion_boxes(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
     folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
     if not (folder / RECORD).exists():  # best.pt is there from the first epoch on
-        raise FileNotFoundError(_why_not(experiment, cell))
+        _refuse(experiment, cell)
     settings = {
         "network": paths.file_hash(folder / "best.pt"),
         "cases": test["id"].tolist(),
@@ -90,19 +90,21 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     return rows
 
 
-def _why_not(experiment: Experiment, cell: "Cell") -> str:
-    """Why there is no network to explain. What was measured of an earlier one of a cell that came to nothing goes."""
+def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
+    """Say why there is no network to explain; what an earlier one of a cell that came to nothing left is deleted."""
     from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
     tried = outcomes(experiment)
     told = tried[(tried["cell"] == cell.name) & tried["state"].isin((DIVERGED, NOT_AVAILABLE))]
     if told.empty:
-        return f"{experiment.runs / cell.name}: this training is not finished: run 03_global_finetuning first"
+        raise FileNotFoundError(
+            f"{experiment.runs / cell.name}: this training is not finished: run 03_global_finetuning first"
+        )
     old = [*experiment.results.glob("localisation*.csv")]
     old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
     for path in old:
         path.unlink()
-    return f"{cell.name} is {told['state'].item()}, nothing to explain: {told['message'].item()}"
+    raise FileNotFoundError(f"{cell.name} is {told['state'].item()}, nothing to explain: {told['message'].item()}")
 
 
 def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS
-from mammo_lib.stages.archive import ID_COLUMN, load
+from mammo_lib.stages.archive import load, with_ids
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, PREDICTIONS, cells, load_network
 from mammo_lib.training.folder import RECORD
@@ -39,6 +39,8 @@ def transfer_cells(experiment: Experiment, source: Experiment) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{source.runs}: none of {len(first)} cells is trained: train profile {source.profile.name} first"
         )
+    for stage in {cell.stage for cell in trained}:
+        _assure_same_size(experiment, source, stage)
     folder, rows = transfer_folder(experiment, source, CELLS), []
     for cell in first:
         names = {"network": NETWORK_LABELS[cell.network], "initial": INITIAL_LABELS[cell.initial]}
@@ -73,24 +75,24 @@ def measure_transfer(
 
 def _all_cases(experiment: Experiment, stage: str) -> pd.DataFrame:
     """Every case of a stage, with its `row`; all of them are test cases here."""
-    table = load(experiment, stage)[1].rename(columns={ID_COLUMN[stage]: "id"})
-    if stage == "G":
-        table = table.assign(image_id=table["id"])
-    return table.reset_index(names="row").assign(part="test")
+    return with_ids(load(experiment, stage)[1], stage).assign(part="test")
 
 
 def _probabilities(experiment: Experiment, source: Experiment, cell: "Cell", rows: np.ndarray) -> np.ndarray:
     from mammo_lib.training import loop
 
-    images, profile = load(experiment, cell.stage)[0], source.profile
-    learnt = (profile.patches if cell.stage == "P" else profile.globals).size
-    if images.shape[1] != learnt:
+    network, batch = load_network(source, cell), source.profile.training(cell.stage).batch_size
+    return loop.predict(network, load(experiment, cell.stage)[0], rows, batch, default_device(), "fp32")
+
+
+def _assure_same_size(experiment: Experiment, source: Experiment, stage: str) -> None:
+    profile, met = source.profile, load(experiment, stage)[0].shape[1]
+    learnt = (profile.patches if stage == "P" else profile.globals).size
+    if met != learnt:
         raise ValueError(
-            f"set {cell.stage} has {images.shape[1]} pixels a side in profile {experiment.profile.name} and {learnt} "
-            f"in {profile.name}: apply the networks to a profile of the same size"
+            f"set {stage} has {met} pixels a side in profile {experiment.profile.name} and {learnt} in {profile.name}: "
+            "apply the networks to a profile of the same size"
         )
-    network, batch = load_network(source, cell), profile.training(cell.stage).batch_size
-    return loop.predict(network, images, rows, batch, default_device(), "fp32")
 
 
 def _write_and_measure(

@@ -70,6 +70,7 @@ def test_networks_meet_images_of_their_own_size_only(run, other):
     np.save(path, np.zeros((len(np.load(path)), 96, 96), np.uint8))
     with pytest.raises(ValueError, match=r"set G has 96 pixels a side in profile other and 112 in tiny"):
         stages.transfer_cells(other, run)
+    assert not other.places.results("transfer").exists()  # refused before anything is predicted
 
 
 def test_nothing_trained_is_said(run, other):
