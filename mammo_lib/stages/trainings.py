@@ -17,6 +17,7 @@ from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
 from mammo_lib.stages.archive import ARRAY, load, parts
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
+from mammo_lib.training.folder import HISTORY, WARM_UP
 
 if TYPE_CHECKING:
     from mammo_lib.models.networks import Classifier
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = "outcomes.csv"
 PREDICTIONS = "predictions.csv"
+WARM_UP_HISTORY = f"{WARM_UP}/{HISTORY}"
 RECORDS = ("run.json", "history.csv", PREDICTIONS)  # what goes from runs/ to results/: small, no weights
 PREDICTION_COLUMNS = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
 
@@ -93,13 +95,36 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     network = build_network(profile, cell)
     note = initial.give_to(network)
     images, table = cell_data(experiment, cell)
+    _warm_up(network, images, table, profile, cell, folder, settings)
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
     write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
     paths.write_json(folder / "run.json", record | {"initial_weights": note})
-    for path in folder.glob("last*.pt"):  # larger than the best by the optimiser's state, and of no further use
+    # larger than the best by the optimiser's state, and of no further use
+    for path in (*folder.glob("last*.pt"), *(folder / WARM_UP).glob("*.pt")):
         path.unlink()
     return experiments.Outcome(cell, "done", note)
+
+
+def _warm_up(
+    network: "Classifier",
+    images: np.ndarray,
+    table: pd.DataFrame,
+    profile: Profile,
+    cell: "Cell",
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> None:
+    """Train CBAM and classifier with the trunk frozen, where the profile has it so (`Profile.warm_up_of`).
+
+    They are random there, and what a random classifier sends back spoils the trunk's features before it has learnt
+    anything itself (Kumar et al. 2022, "Fine-tuning can distort pretrained features", ICLR).
+    """
+    training = profile.warm_up_of(cell.stage, cell.initial)
+    if training is not None:
+        network.features.requires_grad_(False)
+        fit(network, images, table, training, profile, cell.seed, folder / WARM_UP, settings)
+        network.features.requires_grad_(True)
 
 
 def cell_data(experiment: Experiment, cell: "Cell") -> tuple[np.ndarray, pd.DataFrame]:
@@ -227,7 +252,8 @@ def _publish(experiment: Experiment, outcome: "Outcome") -> None:
     """Copy a finished cell's small files to results/; an unfinished one has none there, not even older ones."""
     source, target = experiment.runs / outcome.cell.name, experiment.results / "cells" / outcome.cell.name
     if outcome.state in ("done", "skipped"):
-        for name in RECORDS:
+        warmed = WARM_UP_HISTORY if (source / WARM_UP_HISTORY).exists() else None
+        for name in filter(None, (*RECORDS, warmed)):
             with paths.atomic_write(target / name) as part:
                 shutil.copyfile(source / name, part)
     elif target.exists():

@@ -30,7 +30,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PATCH_PARENTS, PROTOCOLS, Profile
-from mammo_lib.training.folder import FAILURE, HISTORY, RECORD, is_claimed
+from mammo_lib.training.folder import FAILURE, HISTORY, RECORD, WARM_UP, is_claimed
 
 STAGES = ("P", "G")
 CROSS_VALIDATED = "grouped_cv"  # the one protocol with more than one fold
@@ -301,7 +301,7 @@ def _progress(cell: Cell, folder: Path, profile: Profile) -> dict[str, Any]:
     seconds = pd.read_csv(history).seconds if history.exists() else pd.Series(dtype=float)
     if (folder / RECORD).exists():
         state = "done"
-    elif is_claimed(folder):
+    elif is_claimed(folder) or is_claimed(folder / WARM_UP):
         state = "running"
     elif (folder / FAILURE).exists():
         state = "failed"

@@ -12,6 +12,7 @@ LAST = "last.pt"  # state after the last finished epoch
 BEST = "best.pt"  # weights of the best epoch
 HISTORY = "history.csv"  # one row per finished epoch
 RECORD = "run.json"  # written last: the cell is done
+WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes before this one
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
 
 

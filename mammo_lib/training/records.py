@@ -38,6 +38,9 @@ def cell_settings(cell: Cell, profile: Profile, inputs: Mapping[str, str]) -> di
         "vgg_hidden": profile.vgg_hidden,
         "inputs": dict(inputs),
     }
+    warm_up = profile.warm_up_of(cell.stage, cell.initial)
+    if warm_up is not None:
+        content["warm_up"] = warm_up
     plain: dict[str, Any] = paths.plain(content)
     return plain
 

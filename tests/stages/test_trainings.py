@@ -1,15 +1,19 @@
-"""Cells that come to nothing, and what becomes of those that wait for them."""
+"""Cells that come to nothing, what becomes of those that wait for them, and the warm-up of a classifier."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pandas as pd
 import pytest
+import torch
+from torchvision.models import vgg
 
 from mammo_lib import stages
+from mammo_lib.models import networks
 from mammo_lib.stages import trainings
-from mammo_lib.training.experiments import UNFINISHED
+from mammo_lib.training.experiments import UNFINISHED, Cell
 from mammo_lib.training.loop import TrainingDiverged
 
 
@@ -32,3 +36,65 @@ def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
     assert whole["message"].tolist() == ["its parent P/vgg16/scratch/fold0-seed0 is diverged"]
     assert not pd.concat([patches, whole])["state"].isin(UNFINISHED).any()
     assert (experiment.runs / "P/vgg16/scratch/fold0-seed0/failure.txt").exists()
+
+
+@pytest.fixture
+def from_imagenet(tmp_path: Path, trained_home: Path, monkeypatch: pytest.MonkeyPatch) -> stages.Experiment:
+    """Tiny phantoms and a file of random weights in the place of ImageNet's; a warm-up, and then a rate of 0."""
+    shutil.copytree(trained_home / "data", tmp_path / "data")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    file = tmp_path / "data" / "weights" / "vgg16_imagenet_random.pth"
+    file.parent.mkdir()
+    layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
+    torch.save({f"features.{name}": value for name, value in layers.state_dict().items()}, file)
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    still = replace(experiment.profile.global_training, learning_rate=0.0)
+    warm_up = replace(experiment.profile.patch_training, batch_size=4, learning_rate=1e-3, max_epochs=2)
+    return replace(experiment, profile=replace(experiment.profile, global_training=still, warm_up=warm_up))
+
+
+def weights_after(experiment: stages.Experiment, initial: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """State of VGG16's trunk and classifier after stage G."""
+    cell = Cell("official", "G", "vgg16", initial)
+    network = trainings.load_network(experiment, cell)
+    return list(network.features.state_dict().values()), list(network.head.state_dict().values())
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> list[bool]:
+    return [torch.equal(one, other) for one, other in zip(first, second, strict=True)]
+
+
+def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(from_imagenet: stages.Experiment) -> None:
+    name = "G/vgg16/imagenet/fold0-seed0"
+    assert stages.train(from_imagenet, name)["state"].tolist() == ["done"]
+    start = networks.build("vgg16", size=112, vgg_hidden=16, seed=0)
+    given = torch.load(from_imagenet.places.weights / "vgg16_imagenet_random.pth", weights_only=True)
+    trunk, head = weights_after(from_imagenet, "imagenet")
+    assert all(same(trunk, list(given.values())))
+    assert not any(same(head, list(start.head.state_dict().values())))
+    folder, results = from_imagenet.runs / name, from_imagenet.results / "cells" / name
+    assert len(pd.read_csv(results / "warm_up" / "history.csv")) == 2
+    assert len(pd.read_csv(results / "history.csv")) == 1
+    assert [path.name for path in folder.rglob("*.pt")] == ["best.pt"]
+    assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
+    other = replace(from_imagenet, profile=replace(from_imagenet.profile, warm_up=None))
+    outcome = stages.train(other, name)
+    assert outcome["state"].tolist() == ["failed"]
+    assert "warm_up" in outcome["message"][0]
+
+
+def test_after_a_warm_up_the_whole_network_is_trained(from_imagenet: stages.Experiment) -> None:
+    moving = replace(from_imagenet.profile.patch_training, batch_size=4)  # Adam moves whatever has a gradient
+    experiment = replace(from_imagenet, profile=replace(from_imagenet.profile, global_training=moving))
+    stages.train(experiment, "G/vgg16/imagenet/fold0-seed0")
+    given = torch.load(experiment.places.weights / "vgg16_imagenet_random.pth", weights_only=True)
+    assert not any(same(weights_after(experiment, "imagenet")[0], list(given.values())))
+
+
+def test_weights_that_bring_a_classifier_have_no_warm_up(from_imagenet: stages.Experiment) -> None:
+    stages.train(from_imagenet, "P/vgg16/scratch/*")
+    stages.train(from_imagenet, "G/vgg16/patch/*")
+    assert not (from_imagenet.runs / "G/vgg16/patch/fold0-seed0/warm_up").exists()
+    from_patches = trainings.load_network(from_imagenet, Cell("official", "P", "vgg16", "scratch")).state_dict()
+    trunk, head = weights_after(from_imagenet, "patch")
+    assert all(same([*trunk, *head], list(from_patches.values())))

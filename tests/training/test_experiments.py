@@ -322,3 +322,9 @@ def test_status_shows_every_state_and_the_time_left(tmp_path):
     assert pd.isna(table.seconds_left[5])  # nothing is known of this network
     assert table.cell[0] == done.name
     assert (table.max_epochs == 150).all()
+
+
+def test_a_cell_in_its_warm_up_is_running(tmp_path):
+    with claim(tmp_path / FIRST.name / "warm_up"):
+        assert experiments.status([FIRST], tmp_path, PAPER).state.tolist() == ["running"]
+    assert experiments.status([FIRST], tmp_path, PAPER).state.tolist() == ["waiting"]
