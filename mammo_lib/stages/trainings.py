@@ -17,7 +17,7 @@ from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
 from mammo_lib.stages.archive import ARRAY, load, parts
 from mammo_lib.stages.experiment import Experiment, default_device, write_table
-from mammo_lib.training.folder import HISTORY, WARM_UP
+from mammo_lib.training.folder import HISTORY, WARM_UP, turn
 
 if TYPE_CHECKING:
     from mammo_lib.models.networks import Classifier
@@ -67,7 +67,7 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
             for outcome in outcomes
         ]
     )
-    _remember(table, experiment.results / OUTCOMES)
+    _remember(table, experiment)
     return table
 
 
@@ -260,13 +260,14 @@ def _publish(experiment: Experiment, outcome: "Outcome") -> None:
         shutil.rmtree(target)
 
 
-def _remember(table: pd.DataFrame, path: Path) -> None:
-    """Put the newest outcome of each cell into the table at `path`."""
-    known = pd.read_csv(path, keep_default_na=False) if path.exists() else table.iloc[:0]
-    done = known.loc[known["state"] == "done", "cell"]
-    table = table[~(table["cell"].isin(done) & (table["state"] == "skipped"))]  # what it was done with stays told
-    merged = pd.concat([known[~known["cell"].isin(table["cell"])], table])
-    write_table(merged.sort_values("cell"), path)
+def _remember(table: pd.DataFrame, experiment: Experiment) -> None:
+    """Put the newest outcome of each cell into outcomes.csv; of two commands that end at once, one after the other."""
+    with turn(experiment.runs / ".outcomes"):
+        known = outcomes(experiment)
+        done = known.loc[known["state"] == "done", "cell"]
+        table = table[~(table["cell"].isin(done) & (table["state"] == "skipped"))]  # what it was done with stays told
+        merged = pd.concat([known[~known["cell"].isin(table["cell"])], table])
+        write_table(merged.sort_values("cell"), experiment.results / OUTCOMES)
 
 
 def outcomes(experiment: Experiment) -> pd.DataFrame:

@@ -38,6 +38,15 @@ def claim(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def turn(file: Path) -> Iterator[None]:
+    """Wait until no process holds `file`, then hold it; as with `claim`, the lock ends with the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def is_claimed(folder: Path) -> bool:
     """Whether a live process holds `folder`."""
     lock = folder / ".claim"

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import pandas as pd
@@ -14,6 +15,7 @@ from mammo_lib import stages
 from mammo_lib.models import networks
 from mammo_lib.stages import trainings
 from mammo_lib.training.experiments import UNFINISHED, Cell
+from mammo_lib.training.folder import turn
 from mammo_lib.training.loop import TrainingDiverged
 
 
@@ -36,6 +38,20 @@ def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
     assert whole["message"].tolist() == ["its parent P/vgg16/scratch/fold0-seed0 is diverged"]
     assert not pd.concat([patches, whole])["state"].isin(UNFINISHED).any()
     assert (experiment.runs / "P/vgg16/scratch/fold0-seed0/failure.txt").exists()
+
+
+def test_of_two_commands_that_end_at_once_both_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    first, second = (pd.DataFrame([{"cell": cell, "state": "done", "message": ""}]) for cell in "ab")
+    other = Thread(target=trainings._remember, args=(second, experiment))
+    with turn(experiment.runs / ".outcomes"):
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        trainings.write_table(first, experiment.results / "outcomes.csv")
+    other.join()
+    assert trainings.outcomes(experiment)["cell"].tolist() == ["a", "b"]
 
 
 @pytest.fixture
