@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROTOCOLS, Training
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROTOCOLS, Profile, Training
 from mammo_lib.stages.archive import MASSES
 from mammo_lib.stages.experiment import Experiment
 
@@ -82,8 +82,8 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "model": f"{', '.join(NETWORK_LABELS[name] for name in profile.networks)}; one CBAM behind the last feature "
         f"layer (reduction {profile.cbam.reduction}, kernel {profile.cbam.spatial_kernel}).",
         "initialisation": f"P: {initial['P']}. G: {initial['G']}.",
-        "training": f"P: {_words(profile.patch_training)}. G: {_words(profile.global_training)}. Flips, rotation, zoom "
-        f"and shear at random; seed {experiment.seed}.",
+        "training": f"P: {_words(profile.patch_training)}. G: {_words(profile.global_training)}"
+        f"{_before(profile)}. Flips, rotation, zoom and shear at random; seed {experiment.seed}.",
         "final_model": "The epoch of best validation accuracy, ties by loss.",
         "ensemble": "None: every result is of one network.",
         "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
@@ -107,6 +107,13 @@ def _words(training: Training) -> str:
         f"{training.optimiser}, learning rate {training.learning_rate:g}, batch {training.batch_size}, at most "
         f"{training.max_epochs} epochs"
     )
+
+
+def _before(profile: Profile) -> str:
+    """What goes before stage G, if anything does."""
+    if profile.warm_up is None or "imagenet" not in profile.global_initial:
+        return ""
+    return f" (from {INITIAL_LABELS['imagenet']}, first CBAM and classifier alone: {_words(profile.warm_up)})"
 
 
 def _records(experiment: Experiment) -> dict[str, str]:

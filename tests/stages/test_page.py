@@ -1,6 +1,7 @@
 """The page of a run whose cells are made up: complete whatever is there, nothing dangling, its facts the files' own."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_facts_count_what_the_files_hold(run: stages.Experiment) -> None:
     assert "200 bootstrap resamples" in known["uncertainty"]
     assert "explanation" not in known, "nothing was explained"
     assert "software" not in known, "the environment was not described"
+
+
+def test_facts_tell_of_a_warm_up(run: stages.Experiment) -> None:
+    warm_up = replace(run.profile.patch_training, learning_rate=3e-5, max_epochs=3)
+    warm = replace(run, profile=replace(run.profile, warm_up=warm_up))
+    told = "(from ImageNet, first CBAM and classifier alone: adam, learning rate 3e-05, batch 8, at most 3 epochs)"
+    assert told in facts.facts(warm, stages.evaluate(run))["training"]
+    assert "alone" not in facts.facts(run, stages.evaluate(run))["training"]
 
 
 def test_the_checklist_is_answered_from_the_facts_and_open_where_there_are_none(run: stages.Experiment) -> None:
