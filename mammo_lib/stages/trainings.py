@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = "outcomes.csv"
 PREDICTIONS = "predictions.csv"
+WARM_UP_SEED = 10**6  # on top of the cell's: no step of its training meets order, augmentation and dropout of a warm-up
 WARM_UP_HISTORY = f"{WARM_UP}/{HISTORY}"
 RECORDS = ("run.json", "history.csv", PREDICTIONS)  # what goes from runs/ to results/: small, no weights
 PREDICTION_COLUMNS = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
@@ -123,7 +124,7 @@ def _warm_up(
     training = profile.warm_up_of(cell.stage, cell.initial)
     if training is not None:
         network.features.requires_grad_(False)
-        fit(network, images, table, training, profile, cell.seed, folder / WARM_UP, settings)
+        fit(network, images, table, training, profile, cell.seed + WARM_UP_SEED, folder / WARM_UP, settings)
         network.features.requires_grad_(True)
 
 

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
@@ -97,6 +97,22 @@ def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(from_imagenet: sta
     outcome = stages.train(other, name)
     assert outcome["state"].tolist() == ["failed"]
     assert "warm_up" in outcome["message"][0]
+
+
+def test_a_warm_up_draws_from_random_numbers_of_its_own(
+    from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classifier that meets the batches and the dropout of its warm-up again knows them by heart."""
+    fit, seeds = trainings.fit, []
+
+    def noted(*arguments: Any) -> Any:
+        seeds.append(arguments[5])
+        return fit(*arguments)
+
+    monkeypatch.setattr(trainings, "fit", noted)
+    stages.train(from_imagenet, "G/vgg16/imagenet/fold0-seed0")
+    assert seeds[1] == 0
+    assert seeds[0] > 1000, "no seed that a cell may have"
 
 
 def test_after_a_warm_up_the_whole_network_is_trained(from_imagenet: stages.Experiment) -> None:
