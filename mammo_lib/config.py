@@ -33,7 +33,7 @@ INITIAL_LABELS = {
 # Initial weights of stage G that are those of a P cell -> the initial weights of that P cell.
 PATCH_PARENTS = {"patch": "scratch", "imagenet_patch": "imagenet"}
 PROTOCOLS = {
-    "as_written": "random splits as the text says: patches 80:10:10, images 60:20:20, drawn independently (2.5)",
+    "as_written": "random splits, patches 80:10:10, images 60:20:20, blind to patients: our reading of the text (2.5)",
     "official": "CBIS-DDSM's own test patients; validation cut from its training patients (ours)",
     "grouped_cv": "five folds by patient, stratified by label (ours)",
 }
