@@ -38,6 +38,7 @@ PROTOCOLS = {
     "grouped_cv": "five folds by patient, stratified by label (ours)",
 }
 PARTS = ("train", "validation", "test")
+NO_CALLBACK = "BENIGN_WITHOUT_CALLBACK"  # pathology of CBIS-DDSM: benign by the reading itself, without biopsy
 CLASSES = ("benign", "malignant")  # malignant is the positive class, label 1 (3.1)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mammo_lib.config import NO_CALLBACK
 from mammo_lib.data import cases, masks
 from mammo_lib.data.archive_layouts import ArchiveFile, instance_number, list_files, recognise, with_size
 from mammo_lib.data.images import ImageError
@@ -19,7 +20,7 @@ from mammo_lib.data.images import ImageError
 __all__ = ["case_table", "find_descriptions", "read_descriptions", "recognise", "swapped_cells"]
 
 MASS_TABLES = ("mass_case_description_train_set.csv", "mass_case_description_test_set.csv")
-LABELS = {"MALIGNANT": 1, "BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0}
+LABELS = {"MALIGNANT": 1, "BENIGN": 0, NO_CALLBACK: 0}
 SPLITS = {"Training": "train", "Test": "test"}  # as the first folder of a path cell names them
 
 # What the notes on a mass say; data/integrity.py counts them.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mammo_lib.config import PAPER_COUNTS
+from mammo_lib.config import NO_CALLBACK, PAPER_COUNTS
 from mammo_lib.data import cbis_ddsm, streaming
 from mammo_lib.data.cases import CROP_PATH, NOTE, SCAN
 from mammo_lib.data.cbis_ddsm import read_descriptions
@@ -47,7 +47,6 @@ _PAPER_RULES = {  # count, what of the mixed ones is added to it, in words
     "malignant": [("malignant", 0, "with a malignant row"), ("malignant", -1, "without a benign row")],
     "patients": [("total", 0, "all")],
 }
-_NO_CALLBACK = "BENIGN_WITHOUT_CALLBACK"
 _NOTED = {  # traits that a source notes, by what the note says
     "masks of another size than their image": cbis_ddsm.OTHER_SIZE,
     "crops and masks that are not what they call themselves": cbis_ddsm.MISLABELLED,
@@ -121,7 +120,7 @@ def counting_rules(every: pd.DataFrame) -> pd.DataFrame:
     for (set_name, kinds), (subset, parts), callbacks in product(sets.items(), subsets.items(), ("with", "without")):
         chosen = every[every["set"].isin(kinds) & every["official_split"].isin(parts)]
         if callbacks == "without":
-            chosen = chosen[chosen["pathology"] != _NO_CALLBACK]
+            chosen = chosen[chosen["pathology"] != NO_CALLBACK]
         for unit, columns in UNITS.items():
             label = chosen.groupby(columns)["label"]
             total, malignant, mixed = label.ngroups, int(label.max().sum()), int((label.nunique() > 1).sum())
@@ -172,7 +171,7 @@ def _paper_count(name: str, expected: int, tried: pd.DataFrame) -> Finding:
 
 
 def _rule(record: Mapping[Any, Any]) -> str:
-    callbacks = f", without {_NO_CALLBACK}" if record["callbacks"] == "without" else ""
+    callbacks = f", without {NO_CALLBACK}" if record["callbacks"] == "without" else ""
     return f"{record['unit']} of the {record['tables']} set ({record['subset']}{callbacks}), {record['counted']}"
 
 

@@ -3,7 +3,9 @@
 Null model (ours): the rows have nothing to do with any common test set. The last `digits` decimals of sensitivity and
 specificity are random, each value equally likely, and the accuracy follows from a share of malignant cases that the row
 itself allows, so that the null is given the table's own level and class balance and differs in its fine digits only.
-Two answers: `tail_bound`, exact and above the true probability, and `simulate`, which repeats the whole search.
+Two answers: `tail_bound` for a test set named in advance, above the true probability, and `simulate` for the best of a
+complete search, which repeats the search. (A bound for the search, the sum of every size's own, says nothing: large
+sizes print almost any row.)
 Knows printed rows only.
 """
 
@@ -25,7 +27,10 @@ class Simulation:
 
     observed: int
     best: np.ndarray
-    p: float  # share of null tables at least as well explained, one added to count and total
+
+    def p(self, explained: int) -> float:
+        """Share of null tables in which some test set explains as many rows, one added to count and total."""
+        return float((1 + (self.best >= explained).sum()) / (1 + len(self.best)))
 
 
 def _ending(text: str, ending: int, digits: int) -> str:
@@ -59,21 +64,19 @@ def tail_bound(
     rows: Sequence[audit.PrintedRow],
     malignant: int,
     benign: int,
+    explained: int,
     convention: str = "either",
-    searched: int = 1,
     digits: int = DIGITS,
 ) -> float:
-    """Upper bound of the null probability that (P, N) explains as many rows as it does.
+    """Upper bound of the null probability that (P, N) explains at least so many rows.
 
-    Rows are independent under the null, so the number explained is Poisson-binomial; `searched` is the number of test
-    sets tried (union bound): 1 for one named in advance, bound squared for the best of a complete search.
+    Rows are independent under the null, so the number explained is Poisson-binomial.
     """
-    explained = sum(audit.explains(row, malignant, benign, convention) for row in rows)
     distribution = np.ones(1)
     for row in rows:
         chance = fit_chance(row, malignant, benign, convention, digits)
         distribution = np.convolve(distribution, [1 - chance, chance])
-    return float(min(1.0, distribution[explained:].sum() * searched))
+    return float(min(1.0, distribution[explained:].sum()))
 
 
 def simulate(
@@ -84,12 +87,12 @@ def simulate(
     seed: int = 0,
     digits: int = DIGITS,
 ) -> Simulation:
-    """Repeat the complete search on tables drawn from the null; its p counts the search itself as part of the luck."""
+    """Repeat the complete search on tables drawn from the null; its p count the search itself as part of the luck."""
     generator = np.random.default_rng(seed)
     observed = _most_explained(rows, bound, convention)
     drawn = ([_drawn(row, generator, convention, digits) for row in rows] for _ in range(simulations))
     best = np.array([_most_explained(table, bound, convention) for table in drawn])
-    return Simulation(observed, best, float((1 + (best >= observed).sum()) / (1 + simulations)))
+    return Simulation(observed, best)
 
 
 def _drawn(row: audit.PrintedRow, generator: np.random.Generator, convention: str, digits: int) -> audit.PrintedRow:
@@ -113,8 +116,8 @@ def _most_explained(rows: Sequence[audit.PrintedRow], bound: int, convention: st
 def hypothesis_chances(
     rows: Sequence[audit.PrintedRow], hypotheses: Sequence[audit.Hypothesis], convention: str = "either"
 ) -> pd.DataFrame:
-    """One line per named test set: how many rows it explains, `chance` (the tail bound times the number of sets named)
-    and which rows, by name.
+    """One line per named test set: how many rows it explains, which, by name, and `chance`: a bound of the probability
+    that any of the sets named explains as many (union bound: the sum of their own).
 
     Columns `hypothesis, malignant, benign, explained, rows, chance, which`.
     """
@@ -122,7 +125,7 @@ def hypothesis_chances(
     for test in hypotheses:
         size = test.malignant, test.benign
         which = [row.name for row in rows if audit.explains(row, *size, convention)]
-        chance = tail_bound(rows, *size, convention, searched=len(hypotheses))
-        lines.append((test.name, *size, len(which), len(rows), chance, "; ".join(which)))
+        tails = [tail_bound(rows, other.malignant, other.benign, len(which), convention) for other in hypotheses]
+        lines.append((test.name, *size, len(which), len(rows), min(1.0, sum(tails)), "; ".join(which)))
     columns = ["hypothesis", "malignant", "benign", "explained", "rows", "chance", "which"]
     return pd.DataFrame(lines, columns=columns)

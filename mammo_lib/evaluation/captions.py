@@ -87,12 +87,14 @@ TABLES = {
     ),
     "test_sets": Told(
         "Test sets that explain the most rows of a table.",
-        "Counts of cases. Chance: upper bound of the probability that some test set explains as many rows.",
+        "Counts of cases. Chance: share of tables with fine digits drawn at random in which some test set explains as "
+        "many rows (999 drawn, one added to both counts).",
         {"chance": "{:.2g}"},
     ),
     "hypotheses": Told(
         "Named test sets and the rows they explain.",
-        "Counts of cases; chance as above, for the sets named; which: the rows explained.",
+        "Counts of cases. Chance: upper bound of the probability that any of the sets named explains as many rows of "
+        "such a table. Which: the rows explained.",
         {"chance": "{:.2g}"},
     ),
     "repairs": Told(

@@ -4,7 +4,7 @@ Made from predictions tables alone. Two networks are compared on the same cases 
 DeLong's test; Holm's correction runs over each question's family. Draws nothing: the frames are what forest plots show.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.predictions import align
-from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, UNDEFINED, Key, Results, Setting, lines
+from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, POINT, UNDEFINED, Key, Results, Setting, lines
 
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
 TAUGHT, OVER_PROBE = "taught over frozen", "network over probe"
@@ -109,7 +109,8 @@ def questions(results: Results, setting: Setting) -> Table:
     )
     notes = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
-        "patients, the same for both networks. p DeLong takes cases for independent.",
+        "patients, the same for both networks. p DeLong: its variance for clustered cases, of patients (Obuchowski "
+        "1997).",
         f"Holm: over the comparisons of one question and family that could be made; family {PAPERS}: both networks "
         f"are rows of its tables, {OURS}: controls that it does not print.",
         *QUESTIONS.values(),
@@ -178,6 +179,17 @@ def _test(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
 def compare(paired: pd.DataFrame, setting: Setting) -> dict[str, object]:
     """Two scores of the same cases (`predictions.align`): AUCs, difference, interval and both p values, or a note."""
     label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
+    row = _difference(paired, setting)
+    try:
+        row["p_delong"] = statistics.delong_test(label, first, second, fold, paired["patient_id"]).p
+    except UNDEFINED as reason:  # takes no interval with it
+        row["note"] = f"{row['note']}; {reason}".removeprefix("; ")
+    return row
+
+
+def _difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
+    """The same by the bootstrap alone."""
+    label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
     row: dict[str, Any] = {"cases": len(paired), "patients": paired["patient_id"].nunique(), "note": ""}
     try:
         row |= {"auc_first": metrics.auc(label, first, fold), "auc_second": metrics.auc(label, second, fold)}
@@ -186,7 +198,6 @@ def compare(paired: pd.DataFrame, setting: Setting) -> dict[str, object]:
             statistics.weighted_auc(label, first, fold), statistics.weighted_auc(label, second, fold)
         )
         row |= _bootstrapped(statistic, paired["patient_id"], setting)
-        row["p_delong"] = statistics.delong_test(label, first, second, fold).p
     except UNDEFINED as reason:
         row["note"] = str(reason)
     return row
@@ -197,8 +208,10 @@ def _bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting:
     replicates = statistics.bootstrap(statistic, patients, evaluation.resamples, setting.seed)
     found = statistics.percentile(replicates, evaluation.confidence)
     note = f"{replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
-    row = {"low": found.low, "high": found.high, "p": statistics.bootstrap_p(replicates)}
-    return row | ({"note": note} if replicates.excluded else {})
+    excluded = note if replicates.excluded else ""
+    if found.is_point:
+        return {"note": f"{excluded}; {POINT}".removeprefix("; ")}
+    return {"low": found.low, "high": found.high, "p": statistics.bootstrap_p(replicates), "note": excluded}
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -216,26 +229,37 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(note=frame["note"])
 
 
-def against_birads(stage: str, results: Results, setting: Setting, birads: pd.DataFrame) -> Table:
+def against_birads(
+    stage: str, results: Results, setting: Setting, birads: pd.DataFrame, not_called_back: Collection[str] = ()
+) -> Table:
     """Every network of a stage against the radiologist's BI-RADS assessment of the same masses (P) or images (G).
 
-    birads: its predictions per mass (`baselines.birads`). Frame: `stage, unit, network, initial, cases, patients, auc,
-    auc_birads, difference, low, high, p, p_delong, note`; positive when the network orders the cases better. A network
-    without predictions is a row with its reason. ValueError when the two are not of the same cases.
+    birads: its predictions per mass (`baselines.birads`); not_called_back: ids of masses that are benign because the
+    radiologist did not call the patient back. Frame: `stage, unit, network, initial, cases, patients, auc, auc_birads,
+    difference, low, high, p, p_delong, called_back_cases, called_back_difference, called_back_low, called_back_high,
+    note`; positive when the network orders the cases better. A network without predictions is a row with its reason.
+    ValueError when the two are not of the same cases.
     """
     unit = setting.unit or {"P": "mass", "G": "image"}[stage]
+    left_out = set(birads.loc[birads["mass_id"].isin(not_called_back), f"{unit}_id"])
     rows = []
     for network, initial in lines(stage, setting):
         key, labels = (stage, network, initial), {"stage": stage, "unit": unit}
         labels |= {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         found: dict[str, object] = {"note": setting.reasons.get(key, MISSING)}
         if key in results:
-            found = compare(align(_test(results[key], unit), _test(birads, unit)), setting)
+            paired = align(_test(results[key], unit), _test(birads, unit))
+            found = compare(paired, setting)
+            if left_out:
+                without = _difference(paired[~paired["id"].isin(left_out)], setting)
+                found |= {f"called_back_{name}": without.get(name) for name in ("cases", "difference", "low", "high")}
         rows.append(labels | found)
     floats = ("auc", "auc_birads", "difference", "low", "high", "p", "p_delong")
-    columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "note"]
+    rest = ("called_back_difference", "called_back_low", "called_back_high")
+    columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "called_back_cases", *rest, "note"]
     frame = pd.DataFrame(rows).rename(columns={"auc_first": "auc", "auc_second": "auc_birads"})
-    types = dict.fromkeys(floats, "Float64") | {"cases": "Int64", "patients": "Int64"}
+    counts = ("cases", "patients", "called_back_cases")
+    types = dict.fromkeys((*floats, *rest), "Float64") | dict.fromkeys(counts, "Int64")
     frame = frame.reindex(columns=columns).astype(types)
     caption = (
         "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "
@@ -246,11 +270,15 @@ def against_birads(stage: str, results: Results, setting: Setting, birads: pd.Da
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
         "patients, the same for both; p is not corrected. A mass has the mean of its patches, an image the highest of "
         "its masses. BI-RADS 0 ranks between 3 and 4 (ours).",
+        "Called back: without the cases with a mass that is benign because the radiologist did not "
+        "call the patient back. Their truth is the assessment itself, which favours it.",
     )
     shown = frame[["network", "initial"]].rename(columns={"initial": "initial weights"})
     shown["AUC"], shown["AUC of BI-RADS"] = text(frame["auc"], "{:.3f}"), text(frame["auc_birads"], "{:.3f}")
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
     shown["p"] = text(frame["p"], "{:.3f}")
+    difference, low, high = (frame[name] for name in rest)
+    shown["called back"] = with_interval(difference, low, high, "{:+.3f}")
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
 
@@ -340,7 +368,7 @@ def _same_cases(first: pd.DataFrame, second: pd.DataFrame, setting: Setting) -> 
         return {"shared_cases": 0, "note": "same cases: there are none"}
     fold = both["fold_first"].astype(str) + "/" + both["fold_second"].astype(str)
     scores = {"probability_first": "first", "probability_second": "second"}
-    found = compare(both.rename(columns=scores).assign(fold=fold), setting)
+    found = _difference(both.rename(columns=scores).assign(fold=fold), setting)
     names = {"difference": "", "low": "_low", "high": "_high"}
     row = {f"shared_difference{end}": found.get(name) for name, end in names.items()}
     return row | {"shared_cases": len(both), "note": found["note"] and f"same cases: {found['note']}"}

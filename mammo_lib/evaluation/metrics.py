@@ -116,6 +116,16 @@ def calibration_bin(probability: ArrayLike, bins: int = CALIBRATION_BINS) -> NDA
     return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), scores, side="right") - 1, 0, bins - 1)
 
 
+def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error, in [0, 1]: sum_b (n_b / n) |mean probability - malignant share| of bin b.
+
+    Naeini et al. 2015, for the positive class. It depends on the bins: state them. nan without cases.
+    """
+    gap = np.asarray(probability, dtype=float) - (np.asarray(label) == 1)
+    by_bin = np.bincount(calibration_bin(probability, bins), weights=gap)
+    return float(np.abs(by_bin).sum() / len(gap)) if len(gap) else float("nan")
+
+
 def youden_threshold(label: ArrayLike, probability: ArrayLike) -> float:
     """The observed score that maximises sensitivity + specificity - 1; of equals the lowest, the more sensitive (ours).
 

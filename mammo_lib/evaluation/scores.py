@@ -12,6 +12,7 @@ from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.export import Table, plain, with_interval
 from mammo_lib.evaluation.tables import (
     MISSING,
+    POINT,
     STAGE_LABELS,
     UNDEFINED,
     Key,
@@ -29,9 +30,14 @@ FIXED_SPECIFICITY = 0.9  # ours: of "sensitivity at fixed specificity"
 UNITS = {"P": metrics.UNITS, "G": metrics.UNITS[2:]}  # an image of set G has no patches
 Runs = Mapping[tuple[str, str, str, int, int], pd.DataFrame]  # (stage, network, initial, fold, seed) -> predictions
 
-_METHODS = {"percentile": "Bootstrap, percentile", "bca": "Bootstrap, BCa", "delong": "DeLong (cases independent)"}
+_METHODS = {
+    "percentile": "Bootstrap, percentile",
+    "bca": "Bootstrap, BCa",
+    "obuchowski": "DeLong, clustered (Obuchowski)",
+    "delong": "DeLong (cases independent)",
+}
 _COUNTS = ("TP", "FN", "TN", "FP")
-_PROBABILITY = ("average_precision", "brier", "ece")
+_PROBABILITY = ("average_precision", "brier")
 _YOUDEN = ("youden_sensitivity", "youden_specificity", "youden_accuracy")
 _FIXED = ("fixed_sensitivity", "fixed_specificity")
 HEADINGS = {"brier": "Brier score", "ece": "ECE"}
@@ -41,20 +47,23 @@ Measured = Callable[[pd.DataFrame, Setting, list[str]], dict[str, object]]  # of
 def scores(stage: str, results: Results, setting: Setting) -> Table:
     """Confusion matrix and quality of the probabilities, one line per cell.
 
-    Columns `network, initial, cases, threshold, TP, FN, TN, FP`, then `average_precision, brier, ece` each with `_low`
-    and `_high`; `note` says why a number is missing.
+    Columns `network, initial, cases, threshold, TP, FN, TN, FP`, then `average_precision, brier` each with `_low` and
+    `_high`, `ece` without; `note` says why a number is missing.
     """
     counted = dict.fromkeys(("cases", *_COUNTS), "Int64")
-    frame = _lines(stage, results, setting, _quality, counted, ("threshold",), _PROBABILITY)
+    frame = _lines(stage, results, setting, _quality, counted, ("threshold", "ece"), _PROBABILITY)
     notes = (
         _bounds(setting),
         "TP, FN, TN, FP: counts of cases at the threshold. Shares of 1: average precision (by chance, the malignant "
         "share of the cases) and ECE, the expected calibration error: the mean over cases of |mean probability - "
-        f"malignant share| of the bin, {metrics.CALIBRATION_BINS} bins of equal width; resampling adds noise to every "
-        "bin, so its interval lies high. Brier: mean squared error, 0 to 1.",
+        f"malignant share| of the bin, {metrics.CALIBRATION_BINS} bins of equal width, without an interval, since "
+        "resampling adds noise to every bin and raises it. Brier: mean squared error, 0 to 1. Where there are several "
+        "folds their cases are pooled here, so that average precision also ranks cases of two networks, which have no "
+        "common scale.",
     )
     caption = f"Confusion matrices and quality of the probabilities on {STAGE_LABELS[stage]}. {setting.sentence(stage)}"
-    return Table(frame, caption, notes, _shown(frame, ("cases", "threshold", *_COUNTS), _PROBABILITY))
+    shown = _shown(frame, ("cases", "threshold", *_COUNTS, "ece"), _PROBABILITY).rename(columns=HEADINGS)
+    return Table(frame, caption, notes, shown)
 
 
 def operating_points(stage: str, results: Results, setting: Setting) -> Table:
@@ -96,7 +105,8 @@ def by_unit(stage: str, results: Results, setting: Setting) -> Table:
     notes = (
         _bounds(setting),
         "A mass is the mean of its patches, an image the highest of its masses, a breast the mean of its views, a "
-        "patient the higher of her breasts; each is malignant if any of its cases is."
+        "patient the higher of her breasts; each is malignant if any of its cases is. Test cases alone count: under "
+        "as_written, whose parts share patients, a mass has only those of its patches that were drawn for the test."
         + (f" Cases: {', '.join(sizes)}." if sizes else ""),
     )
     caption = (
@@ -169,8 +179,8 @@ def _quality(units: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[st
     measured = {
         "average_precision": statistics.weighted_average_precision(label, probability),
         "brier": statistics.weighted_ratio(squared, pd.Series(1, index=test.index)),
-        "ece": statistics.weighted_calibration_error(label, probability, metrics.calibration_bin(probability)),
     }
+    row["ece"] = metrics.calibration_error(label, probability)
     for name, statistic in measured.items():
         row |= with_bounds(name, statistic, test, setting, notes)
     return row
@@ -197,10 +207,11 @@ def _operating(units: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[
 
 
 def intervals(stage: str, results: Results, setting: Setting) -> Table:
-    """AUC of every cell with three intervals: bootstrap over patients (percentile, BCa) and DeLong's.
+    """AUC of every cell with four intervals: bootstrap over patients (percentile, BCa), DeLong's with and without them.
 
-    Columns `network, initial, cases, patients, auc, percentile_low, percentile_high, bca_low, bca_high, delong_low,
-    delong_high, note`. DeLong's takes cases for independent: where it is much narrower, patients matter.
+    Columns `network, initial, cases, patients, auc, percentile_low, percentile_high, bca_low, bca_high, obuchowski_low,
+    obuchowski_high, delong_low, delong_high, note`. The last takes cases for independent: where it is much narrower,
+    patients matter.
     """
     rows = [
         {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
@@ -215,7 +226,7 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
     for method, label in _METHODS.items():
         shown[label] = with_interval(frame["auc"], frame[f"{method}_low"], frame[f"{method}_high"])
     evaluation = setting.profile.evaluation
-    caption = f"Three intervals of the AUC, a share of 1, on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
+    caption = f"Four intervals of the AUC, a share of 1, on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
     notes = (f"{evaluation.confidence:.0%} intervals; bootstrap: {evaluation.resamples} resamples of patients.",)
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
@@ -237,6 +248,7 @@ def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, obj
         return row | {"note": str(reason)}
     for interval in (
         lambda: statistics.percentile(drawn, confidence),
+        lambda: statistics.delong_interval(label, probability, confidence, fold, patients),
         lambda: statistics.delong_interval(label, probability, confidence, fold),
         lambda: statistics.bca(drawn, confidence),
     ):
@@ -248,6 +260,8 @@ def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, obj
 
 
 def _ends(found: statistics.Interval) -> dict[str, object]:
+    if found.is_point:
+        raise statistics.Undefined(f"{found.method}: {POINT}")
     return {f"{found.method}_low": found.low, f"{found.method}_high": found.high}
 
 

@@ -3,7 +3,7 @@
 Knows arrays only: no file, no table, no network. All of a patient's cases move together through every resample, because
 they are not independent. A statistic is a function of case weights: `weights (B, n) -> values (B,)`, nan where a
 resample does not define it; so the same code serves an AUC, a rate, and the difference of two networks on the same
-cases. DeLong's method takes every case for independent and is shown beside the bootstrap for comparison.
+cases. DeLong's method takes every case for independent; with patients given, Obuchowski's does not.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Interval:
-    """`low <= high`, at `confidence`, by `method` ("percentile", "bca" or "delong")."""
+    """`low <= high`, at `confidence`, by `method` ("percentile", "bca", "delong" or "obuchowski")."""
 
     estimate: float
     low: float
@@ -51,6 +51,11 @@ class Interval:
     method: str
     resamples: int = 0
     excluded: int = 0
+
+    @property
+    def is_point(self) -> bool:
+        """Whether every resample gave the same value. Such an interval says nothing of others: 0 of 20 is not 0."""
+        return self.low == self.high
 
 
 def weighted_auc(label: ArrayLike, probability: ArrayLike, fold: ArrayLike | None = None) -> Statistic:
@@ -113,21 +118,6 @@ def weighted_average_precision(label: ArrayLike, probability: ArrayLike) -> Stat
         found, called = np.cumsum(ordered * malignant, axis=1)[:, ends], np.cumsum(ordered, axis=1)[:, ends]
         precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
         return _divide((precision * np.diff(found, axis=1, prepend=0)).sum(axis=1), found[:, -1])
-
-    return statistic
-
-
-def weighted_calibration_error(label: ArrayLike, probability: ArrayLike, bins: ArrayLike) -> Statistic:
-    """Expected calibration error under case weights; `bins` (n,) says which bin each case is in.
-
-    sum_b (n_b / n) |mean probability - malignant share| of bin b (Naeini et al. 2015, for the positive class), in
-    [0, 1]. It depends on the bins: state them.
-    """
-    gap = np.asarray(probability, dtype=float) - (np.asarray(label) == 1)
-    inside = np.asarray(bins)[:, None] == np.unique(bins)
-
-    def statistic(weights: Array) -> Array:
-        return _divide(np.abs(weights @ (gap[:, None] * inside)).sum(axis=1), weights.sum(axis=1))
 
     return statistic
 
@@ -238,46 +228,75 @@ class DelongTest:
     p: float
 
 
-def delong(label: ArrayLike, probabilities: ArrayLike, fold: ArrayLike | None = None) -> tuple[Array, Array]:
+def delong(
+    label: ArrayLike, probabilities: ArrayLike, fold: ArrayLike | None = None, patients: ArrayLike | None = None
+) -> tuple[Array, Array]:
     """AUCs (k,) and their covariance (k, k) for k scores of the same n cases (DeLong et al. 1988).
 
-    `probabilities` is (k, n) or (n,). By midranks, O(k n log n) (Sun and Xu 2014). With `fold` (n,) each fold's AUC
-    weighs as its pairs do (`metrics.auc`), and the folds' variances add up: no case is tested in two. Undefined with
-    fewer than two cases in a class, where the variance does not exist.
+    `probabilities` is (k, n) or (n,). By midranks, O(k n log n) (Sun and Xu 2014). With `patients` (n,) the cases of a
+    patient may depend on each other, of either class (Obuchowski 1997); without, every case is a patient of its own.
+    With `fold` (n,) each fold's AUC weighs as its pairs do (`metrics.auc`), and the folds' variances add up: no patient
+    is tested in two. Undefined with fewer than two patients in a class, where the variance does not exist.
     """
     malignant, scores = np.asarray(label) == 1, np.atleast_2d(np.asarray(probabilities, dtype=float))
-    folds = [(malignant[cases], scores[:, cases]) for cases in _folds(len(malignant), fold)]
-    used = [one for one in folds if one[0].any() and not one[0].all()] or [(malignant, scores)]
-    pairs = np.array([float(classes.sum()) * float((~classes).sum()) for classes, _ in used])
+    patient = np.arange(len(malignant)) if patients is None else np.unique(patients, return_inverse=True)[1]
+    folds = [(malignant[cases], scores[:, cases], patient[cases]) for cases in _folds(len(malignant), fold)]
+    used = [one for one in folds if one[0].any() and not one[0].all()] or [(malignant, scores, patient)]
+    pairs = np.array([float(classes.sum()) * float((~classes).sum()) for classes, *_ in used])
     found, shares = [_delong(*one) for one in used], pairs / max(pairs.sum(), 1)
     aucs = np.sum([share * auc for share, (auc, _) in zip(shares, found, strict=True)], axis=0)
     return aucs, np.sum([share**2 * one for share, (_, one) in zip(shares, found, strict=True)], axis=0)
 
 
-def _delong(malignant: NDArray[np.bool_], scores: Array) -> tuple[Array, Array]:
+def _delong(malignant: NDArray[np.bool_], scores: Array, patient: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Of one fold: a case's placement is the share of the other class that it is ranked rightly against.
+
+    The covariance is that of the placements' means over malignant and over benign cases, summed within patients first.
+    """
     positives, negatives = int(malignant.sum()), int((~malignant).sum())
-    if min(positives, negatives) < 2:
-        raise Undefined(f"DeLong: {positives} malignant and {negatives} benign cases, at least two of each are needed")
+    names, code = np.unique(patient, return_inverse=True)
+    of_class = [len(np.unique(code[cases])) for cases in (malignant, ~malignant)]
+    if min(of_class) < 2:
+        raise Undefined(
+            f"DeLong: malignant cases of {of_class[0]} and benign of {of_class[1]} patients, of two at least"
+        )
     ranks = rankdata(scores, axis=1)
     above_benign = (ranks[:, malignant] - rankdata(scores[:, malignant], axis=1)) / negatives
-    above_malignant = (ranks[:, ~malignant] - rankdata(scores[:, ~malignant], axis=1)) / positives
-    covariance = np.cov(above_benign) / positives + np.cov(above_malignant) / negatives
-    return above_benign.mean(axis=1), np.atleast_2d(covariance)
+    below_malignant = 1 - (ranks[:, ~malignant] - rankdata(scores[:, ~malignant], axis=1)) / positives
+    aucs = above_benign.mean(axis=1)
+    sums = np.zeros((2, len(scores), len(names)))  # of what placements differ from the AUC, by class and patient
+    for total, values, cases in zip(sums, (above_benign, below_malignant), (malignant, ~malignant), strict=True):
+        np.add.at(total.T, code[cases], (values - aucs[:, None]).T)
+    first, second = sums[0] / positives, sums[1] / negatives
+    within = [count / (count - 1) for count in (*of_class, len(names))]
+    crossed = first @ second.T
+    covariance = within[0] * first @ first.T + within[1] * second @ second.T + within[2] * (crossed + crossed.T)
+    return aucs, covariance
 
 
 def delong_interval(
-    label: ArrayLike, probability: ArrayLike, confidence: float = 0.95, fold: ArrayLike | None = None
+    label: ArrayLike,
+    probability: ArrayLike,
+    confidence: float = 0.95,
+    fold: ArrayLike | None = None,
+    patients: ArrayLike | None = None,
 ) -> Interval:
     """Normal interval of one AUC, cut to [0, 1]; one point under perfect separation, where the variance is 0."""
-    aucs, covariance = delong(label, probability, fold)
-    half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance[0, 0])
+    aucs, covariance = delong(label, probability, fold, patients)
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt(max(covariance[0, 0], 0))  # crossed terms may take it below 0
     low, high = np.clip([aucs[0] - half, aucs[0] + half], 0, 1)
-    return Interval(float(aucs[0]), float(low), float(high), confidence, "delong")
+    return Interval(float(aucs[0]), float(low), float(high), confidence, "delong" if patients is None else "obuchowski")
 
 
-def delong_test(label: ArrayLike, first: ArrayLike, second: ArrayLike, fold: ArrayLike | None = None) -> DelongTest:
+def delong_test(
+    label: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    fold: ArrayLike | None = None,
+    patients: ArrayLike | None = None,
+) -> DelongTest:
     """DeLong's test that two scores of the same cases have the same AUC. Identical ranks: z = 0, p = 1."""
-    aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]), fold)
+    aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]), fold, patients)
     gap = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = float(np.sqrt(variance)) if variance > 1e-15 else 0.0  # rounding leaves +-1e-18 where it is 0

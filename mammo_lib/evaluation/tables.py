@@ -25,6 +25,7 @@ NUMBERS = {"P": "Table 1", "G": "Table 2"}
 STAGE_LABELS = {"P": "patch dataset P", "G": "global dataset G"}
 YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell's validation cases
 MISSING = "not run"
+POINT = "no interval, every resample gives the same value"
 UNDEFINED = (metrics.Undefined, statistics.Undefined)
 
 
@@ -200,6 +201,9 @@ def with_bounds(
             f"{name}: {replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
         )
     found = statistics.percentile(replicates, evaluation.confidence)
+    if found.is_point:
+        notes.append(f"{name}: {POINT}")
+        return {name: estimate}
     return {name: estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, PROBE, PROTOCOLS
+from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NO_CALLBACK, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
 from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
@@ -89,7 +89,9 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         baselines = _baselines(experiment, stage)
         made[f"table{number}"] = tables.published(stage, results, setting, baselines)
         if "birads" in baselines:
-            made[f"birads_{stage}"] = comparisons.against_birads(stage, results, setting, baselines["birads"])
+            made[f"birads_{stage}"] = comparisons.against_birads(
+                stage, results, setting, baselines["birads"], _not_called_back(experiment)
+            )
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
         made[f"units_{stage}"] = scores.by_unit(stage, results, setting)
@@ -166,6 +168,12 @@ def _baselines(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
         name: pd.concat([frame.assign(fold=fold) for fold, frame in enumerate(frames)], ignore_index=True)
         for name, frames in made.items()
     }
+
+
+def _not_called_back(experiment: Experiment) -> set[str]:
+    """The masses whose truth is that the radiologist did not call the patient back."""
+    masses = pd.read_csv(experiment.results / MASSES, keep_default_na=False, dtype={"patient_id": str})
+    return set(masses.loc[masses["pathology"] == NO_CALLBACK, "mass_id"])
 
 
 def draw_evaluation(experiment: Experiment) -> list[Path]:

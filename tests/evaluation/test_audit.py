@@ -126,6 +126,8 @@ def test_hypotheses_and_best_by_hand() -> None:
     assert findings["explained"].tolist() == [2, 0]
     assert findings["which"].tolist() == ["one; two", ""]
     assert findings["rows"].tolist() == [2, 2]
+    both = sum(audit_chance.tail_bound(rows, malignant, 8, 2, "rounding") for malignant in (4, 5))
+    assert findings["chance"].tolist() == pytest.approx([both, 1])
     assert audit.best_test_sets(rows, 20).iloc[0].tolist() == [4, 8, 2]
     with pytest.raises(ValueError, match="at least 1"):
         audit.Hypothesis("empty", 0, 3)
@@ -136,8 +138,9 @@ def test_chance_of_a_fit_by_hand() -> None:
     half up or .2 .5 .8 to even: {0, .2, .3, .5, .8} of ten; one of two cases prints 0.0, 0.5: two of ten."""
     row = audit.PrintedRow("row", "0.7", "0.7", "0.7")
     assert audit_chance.fit_chance(row, 4, 2, "rounding", 1) == pytest.approx(0.5 * 0.2)
-    # 0.7 is no share of four, so nothing is explained, and the tail from 0 is certain
-    assert audit_chance.tail_bound([row, row], 4, 2, "rounding") == 1
+    # two rows, each explained with a chance of a tenth at most: none is certain, one or more 0.19, both 0.01
+    tails = [audit_chance.tail_bound([row, row], 4, 2, explained, "rounding", 1) for explained in (0, 1, 2)]
+    assert tails == pytest.approx([1, 1 - 0.9**2, 0.1**2])
 
 
 def test_chance_tells_a_true_test_set_from_noise() -> None:
@@ -145,10 +148,12 @@ def test_chance_tells_a_true_test_set_from_noise() -> None:
     true = [_row_of(generator, 61, 89) for _ in range(5)]
     found = audit_chance.simulate(true, bound=150, simulations=50, seed=1)
     assert found.observed == 5
-    assert found.p == pytest.approx(1 / 51)
-    assert audit_chance.tail_bound(true, 61, 89, searched=150**2) < 1e-6
+    assert found.p(5) == pytest.approx(1 / 51)
+    assert found.p(0) == 1
+    assert audit_chance.tail_bound(true, 61, 89, 5) < 1e-6
     noise = [_row_of(generator, *generator.integers(100, 150, size=2)) for _ in range(5)]
-    assert audit_chance.simulate(noise, bound=150, simulations=50, seed=1).p > 0.05
+    found = audit_chance.simulate(noise, bound=150, simulations=50, seed=1)
+    assert found.p(found.observed) > 0.05
 
 
 def _row_of(generator: np.random.Generator, malignant: int, benign: int) -> audit.PrintedRow:

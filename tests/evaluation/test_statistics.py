@@ -40,6 +40,49 @@ def test_delong_test_agrees_with_proc() -> None:
     assert statistics.delong_test(LABEL, SECOND, FIRST).z == pytest.approx(-found.z)
 
 
+def obuchowski(label: np.ndarray, scores: np.ndarray, patient: np.ndarray) -> np.ndarray:
+    """Covariance of AUCs for clustered data as section 2 of Obuchowski (1997) writes it, sum by sum."""
+    malignant, benign = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    m, n, everybody = len(malignant), len(benign), np.unique(patient)
+    kernel = [np.array([[(x > y) + 0.5 * (x == y) for y in s[benign]] for x in s[malignant]]) for s in scores]
+    auc = [k.mean() for k in kernel]
+    x = [[sum(k.mean(axis=1)[i] - a for i in range(m) if patient[malignant[i]] == p) for p in everybody]
+         for k, a in zip(kernel, auc, strict=True)]  # fmt: skip
+    y = [[sum(k.mean(axis=0)[j] - a for j in range(n) if patient[benign[j]] == p) for p in everybody]
+         for k, a in zip(kernel, auc, strict=True)]  # fmt: skip
+    i10, i01, i = len(set(patient[malignant])), len(set(patient[benign])), len(everybody)
+    found = np.empty((len(scores), len(scores)))
+    for r in range(len(scores)):
+        for s in range(len(scores)):
+            s10 = i10 / ((i10 - 1) * m) * np.dot(x[r], x[s])
+            s01 = i01 / ((i01 - 1) * n) * np.dot(y[r], y[s])
+            s11 = i / (i - 1) * np.dot(x[r], y[s])
+            other = i / (i - 1) * np.dot(x[s], y[r])
+            found[r, s] = s10 / m + s01 / n + (s11 + other) / (m * n)
+    return found
+
+
+def test_delong_of_patients_is_obuchowskis() -> None:
+    generator = np.random.default_rng(3)
+    patient = generator.integers(0, 25, size=80)
+    label = generator.integers(0, 2, size=80)
+    common = generator.normal(size=25)[patient]
+    scores = np.round(np.stack([common + generator.normal(size=80) + label * shift for shift in (1, 0.5)]), 1)
+    aucs, covariance = statistics.delong(label, scores, patients=patient)
+    assert aucs == pytest.approx([roc_auc_score(label, score) for score in scores])
+    assert covariance == pytest.approx(obuchowski(label, scores, patient), abs=1e-14)
+    assert covariance != pytest.approx(statistics.delong(label, scores)[1], rel=0.1)
+
+
+def test_cases_counted_twice_add_nothing_where_patients_are_known() -> None:
+    twice = [values.repeat(2) for values in (LABEL, FIRST, SECOND)]
+    patients = np.arange(len(LABEL)).repeat(2)
+    assert statistics.delong_test(*twice, patients=patients).z == pytest.approx(EXPECTED["z"][0], abs=1e-11)
+    assert statistics.delong_test(*twice).z == pytest.approx(np.sqrt(2) * EXPECTED["z"][0], rel=0.05)
+    with pytest.raises(statistics.Undefined, match="malignant cases of 1 and benign of 2 patients"):
+        statistics.delong([1, 1, 0, 0], [4.0, 3, 2, 1], patients=[1, 1, 2, 3])
+
+
 def test_holm_agrees_with_r() -> None:
     assert statistics.holm(REFERENCE["p_values"]) == pytest.approx(EXPECTED["holm"])
     assert len(statistics.holm([])) == 0
@@ -138,7 +181,7 @@ def test_too_little_is_undefined_and_says_why() -> None:
         statistics.bootstrap(statistics.weighted_auc([1, 1], [0.1, 0.2]), ["a", "b"], 100, 0)
     with pytest.raises(statistics.Undefined, match="hold both classes"):  # two patients of one class each: half at most
         statistics.bootstrap(auc, ["a", "b", "b"], 101, 1)
-    with pytest.raises(statistics.Undefined, match="at least two of each"):
+    with pytest.raises(statistics.Undefined, match="of two at least"):
         statistics.delong([0, 1, 1], [0.1, 0.2, 0.3])
 
 
@@ -229,16 +272,10 @@ def test_weighted_average_precision_is_scikit_learns() -> None:
 
 def test_calibration_error_by_hand_and_as_scikit_learn_has_the_bins() -> None:
     label, probability = np.array([0, 1, 1, 0, 1]), np.array([0.05, 0.12, 0.18, 0.95, 1.0])
-    bins = metrics.calibration_bin(probability)
     # bins: |0.05 - 0|, |0.15 - 1|, |0.975 - 0.5| weighted 1, 2, 2 of 5
-    found = statistics.weighted_calibration_error(label, probability, bins)(np.array([[1.0] * 5, [1, 0, 0, 0, 0]]))
-    assert found == pytest.approx([(0.05 + 2 * 0.85 + 2 * 0.475) / 5, 0.05])
+    assert metrics.calibration_error(label, probability) == pytest.approx((0.05 + 2 * 0.85 + 2 * 0.475) / 5)
     label, probability = made(14, 70)[0], np.random.default_rng(4).random(70)
-    weights = np.random.default_rng(5).integers(0, 4, size=(10, 70))
-    bins = metrics.calibration_bin(probability)
-    found = statistics.weighted_calibration_error(label, probability, bins)(weights.astype(float))
-    for row, value in zip(weights, found, strict=True):
-        malignant, scores = label.repeat(row), probability.repeat(row)
-        share, mean = calibration_curve(malignant, scores, n_bins=10)
-        cases = np.histogram(scores, bins=10, range=(0, 1))[0]
-        assert value == pytest.approx(np.average(np.abs(share - mean), weights=cases[cases > 0]), abs=1e-12)
+    share, mean = calibration_curve(label, probability, n_bins=10)
+    cases = np.histogram(probability, bins=10, range=(0, 1))[0]
+    expected = np.average(np.abs(share - mean), weights=cases[cases > 0])
+    assert metrics.calibration_error(label, probability) == pytest.approx(expected, abs=1e-12)

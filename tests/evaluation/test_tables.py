@@ -398,7 +398,9 @@ def test_protocols_resample_shared_patients_together() -> None:
     cells = {("G", "vgg16", "patch"): made("G", 1)}
     same = comparisons.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
     assert (same["first"], same["second"]) == ("as_written", "official")
-    assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
+    assert same["difference"] == 0
+    assert same[["low", "high", "p"]].isna().all(), "a protocol does not differ from itself, in any resample"
+    assert same["note"] == f"{tables.POINT}; same cases: {tables.POINT}"
     assert (same["patients"], same["shared_patients"]) == (20, 20)
     other = {("G", "vgg16", "patch"): made("G", 1).assign(patient_id=lambda frame: "Q" + frame["patient_id"])}
     apart = comparisons.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
@@ -422,7 +424,8 @@ def test_protocols_are_compared_on_the_cases_that_both_tested_too() -> None:
     row = table.frame.iloc[0]
     assert row["difference"] > 0.05
     assert row["shared_cases"] == 40
-    assert [row[f"shared_difference{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
+    assert row["shared_difference"] == 0
+    assert row[["shared_difference_low", "shared_difference_high"]].isna().all()
     better = loose.assign(probability=(loose["probability"] + 0.3 * loose["label"]) / 1.3)
     row = comparisons.protocols({"official": {key: strict}, "as_written": {key: better}}, SETTING).frame.iloc[0]
     tests = [frame.query("part == 'test'").set_index("id") for frame in (better, strict)]
@@ -477,6 +480,25 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     assert row["auc_birads"] < theirs
     assert row["auc"] == pytest.approx(roc_auc_score(images["label"], images["probability"]))
     assert frame.query("network == 'VGG16' and initial == 'ImageNet'")["note"].item() == "weights not available"
+    assert frame["called_back_cases"].isna().all(), "nothing was said of who was called back"
+
+
+def test_the_radiologist_is_also_met_without_the_masses_that_the_reading_itself_called_benign() -> None:
+    whole = made("G", 4)
+    birads = whole.query("part == 'test'").assign(mass_id=lambda frame: frame["id"] + "_1", fold=0)
+    birads = birads.assign(id=birads["mass_id"], probability=np.random.default_rng(0).random(len(birads)))
+    benign = birads[birads["label"] == 0]
+    birads.loc[benign.index[:6], "probability"] = 0.0
+    not_called_back = benign["mass_id"].iloc[:6]
+    found = {("G", "vgg16", "patch"): whole}
+    row = comparisons.against_birads("G", found, SETTING, birads, not_called_back).frame.iloc[1]
+    rest = birads.drop(index=benign.index[:6])
+    images = whole.set_index("id").loc[rest["image_id"]]
+    gap = roc_auc_score(images["label"], images["probability"]) - roc_auc_score(rest["label"], rest["probability"])
+    assert (row["cases"], row["called_back_cases"]) == (40, 34)
+    assert row["called_back_difference"] == pytest.approx(gap)
+    assert row["called_back_low"] < gap < row["called_back_high"]
+    assert row["called_back_difference"] > row["difference"]
 
 
 def test_every_two_protocols_are_compared_in_auc_points() -> None:
@@ -492,7 +514,13 @@ def test_every_two_protocols_are_compared_in_auc_points() -> None:
         ("G", "as_written", "grouped_cv"),
         ("G", "grouped_cv", "official"),
     ]
-    assert table.frame["note"].tolist() == ["as_written: not run", "grouped_cv: not run", "", "", ""]
+    assert table.frame["note"].tolist() == [
+        "as_written: not run",
+        "grouped_cv: not run",
+        "",
+        "",
+        f"same cases: {tables.POINT}",  # `in_two_folds` predicts what `made` does
+    ]
     row, tests = table.frame.iloc[2], [frame.query("part == 'test'") for frame in (written, official)]
     aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
     assert row["difference"] == pytest.approx(aucs[0] - aucs[1])
@@ -504,3 +532,26 @@ def test_every_two_protocols_are_compared_in_auc_points() -> None:
 def test_cited_systems_are_marked_as_not_comparable() -> None:
     assert "not comparable" in tables.cited().caption
     assert len(tables.cited().frame) == 6
+
+
+def test_a_rate_that_no_resample_moves_has_no_interval() -> None:
+    """0 of 20 malignant images called so is no proof of 0, whatever is resampled."""
+    key, called = ("G", "vgg16", "patch"), made("G", 1).assign(probability=0.1)
+    table = tables.published("G", {key: called}, SETTING)
+    row = table.frame.query("network == 'VGG16' and initial == 'Patch data'").iloc[0]
+    assert (row["sensitivity"], row["specificity"]) == (0, 1)
+    assert row[["sensitivity_low", "sensitivity_high", "specificity_low", "auc_low"]].isna().all()
+    assert pd.isna(row["sensitivity_printed_inside"])
+    assert row["note"].startswith(f"sensitivity: {tables.POINT}")
+    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+
+
+def test_what_delong_cannot_say_takes_no_interval_with_it() -> None:
+    """All malignant images are of one patient: there is no variance between patients, and there are resamples."""
+    one = made("G", 1).query("part == 'test' and (label == 0 or patient_id == 'P_00001')")
+    shifted = one.assign(probability=np.random.default_rng(5).random(len(one)))
+    table = comparisons.questions({("G", "vgg16_cbam", "patch"): one, ("G", "vgg16", "patch"): shifted}, SETTING)
+    row = table.frame[table.frame["difference"].notna()].iloc[0]
+    assert row["low"] < row["high"]
+    assert pd.isna(row["p_delong"])
+    assert "resamples hold one class and are left out; DeLong: malignant cases of 1" in row["note"]
