@@ -12,7 +12,7 @@ from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.export import Table, plain, with_interval
 from mammo_lib.evaluation.tables import (
     MISSING,
-    POINT,
+    NO_BRACKETS,
     STAGE_LABELS,
     UNDEFINED,
     Key,
@@ -127,7 +127,7 @@ def _bounds(setting: Setting) -> str:
     evaluation = setting.profile.evaluation
     return (
         f"Estimate [{evaluation.confidence:.0%} percentile interval, {evaluation.resamples} bootstrap resamples of "
-        "patients]."
+        f"patients]. {NO_BRACKETS}"
     )
 
 
@@ -227,7 +227,10 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
         shown[label] = with_interval(frame["auc"], frame[f"{method}_low"], frame[f"{method}_high"])
     evaluation = setting.profile.evaluation
     caption = f"Four intervals of the AUC, a share of 1, on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
-    notes = (f"{evaluation.confidence:.0%} intervals; bootstrap: {evaluation.resamples} resamples of patients.",)
+    notes = (
+        f"{evaluation.confidence:.0%} intervals; bootstrap: {evaluation.resamples} resamples of patients.",
+        NO_BRACKETS,
+    )
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
 
@@ -260,9 +263,7 @@ def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, obj
 
 
 def _ends(found: statistics.Interval) -> dict[str, object]:
-    if found.is_point:
-        raise statistics.Undefined(f"{found.method}: {POINT}")
-    return {f"{found.method}_low": found.low, f"{found.method}_high": found.high}
+    return {} if found.is_point else {f"{found.method}_low": found.low, f"{found.method}_high": found.high}
 
 
 def spread(stage: str, runs: Runs, setting: Setting) -> Table:

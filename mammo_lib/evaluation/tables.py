@@ -26,6 +26,7 @@ STAGE_LABELS = {"P": "patch dataset P", "G": "global dataset G"}
 YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell's validation cases
 MISSING = "not run"
 POINT = "no interval, every resample gives the same value"
+NO_BRACKETS = "A number without brackets is the same in every resample, which is no proof of it."
 UNDEFINED = (metrics.Undefined, statistics.Undefined)
 
 
@@ -185,7 +186,10 @@ def rates(test: pd.DataFrame, threshold: np.ndarray) -> dict[str, statistics.Sta
 def with_bounds(
     name: str, statistic: statistics.Statistic, test: pd.DataFrame, setting: Setting, notes: list[str]
 ) -> dict[str, object]:
-    """`name, name_low, name_high` of a statistic of the test cases; what does not exist is left out and noted."""
+    """`name, name_low, name_high` of a statistic of the test cases; what does not exist is left out and noted.
+
+    An interval that is one point is left out too: 0 of 20 is not 0 of all (NO_BRACKETS).
+    """
     estimate = float(statistic(np.ones((1, len(test))))[0]) if len(test) else float("nan")
     if np.isnan(estimate):
         notes.append(f"{name}: {len(test)} cases, a class it needs is empty")
@@ -202,7 +206,6 @@ def with_bounds(
         )
     found = statistics.percentile(replicates, evaluation.confidence)
     if found.is_point:
-        notes.append(f"{name}: {POINT}")
         return {name: estimate}
     return {name: estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
@@ -227,7 +230,7 @@ def _notes(frame: pd.DataFrame, setting: Setting) -> tuple[str, ...]:
     evaluation = setting.profile.evaluation
     notes = [
         f"Ours: estimate [{evaluation.confidence:.0%} percentile interval, {evaluation.resamples} bootstrap resamples "
-        "of patients]. All values are shares of 1. Difference: ours minus printed.",
+        f"of patients]. {NO_BRACKETS} All values are shares of 1. Difference: ours minus printed.",
         "* The printed value lies outside our interval.",
         "The paper does not name the unit its tables count; patches in Table 1 and images in Table 2 are our reading.",
     ]
