@@ -1,5 +1,6 @@
 """What the printed rows of Tables 1 and 2 imply (notebook 06): the paper's numbers alone, no data and no network."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,7 @@ def audit(experiment: Experiment) -> dict[str, pd.DataFrame]:
     return tables
 
 
+@cache
 def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
     from mammo_lib.evaluation import audit, audit_auc, audit_chance, hypotheses
 
