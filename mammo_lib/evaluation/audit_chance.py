@@ -25,7 +25,6 @@ DIGITS = 2  # of four: values within 0.01 of the printed ones, wide beside 1/P a
 class Simulation:
     """Tables drawn from the null: `best` (simulations,) is the number of rows that the best (P, N) explains in each."""
 
-    observed: int
     best: np.ndarray
 
     def p(self, explained: int) -> float:
@@ -89,10 +88,9 @@ def simulate(
 ) -> Simulation:
     """Repeat the complete search on tables drawn from the null; its p count the search itself as part of the luck."""
     generator = np.random.default_rng(seed)
-    observed = _most_explained(rows, bound, convention)
     drawn = ([_drawn(row, generator, convention, digits) for row in rows] for _ in range(simulations))
     best = np.array([_most_explained(table, bound, convention) for table in drawn])
-    return Simulation(observed, best)
+    return Simulation(best)
 
 
 def _drawn(row: audit.PrintedRow, generator: np.random.Generator, convention: str, digits: int) -> audit.PrintedRow:

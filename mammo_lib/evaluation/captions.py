@@ -88,7 +88,7 @@ TABLES = {
     "test_sets": Told(
         "Test sets that explain the most rows of a table.",
         "Counts of cases. Chance: share of tables with fine digits drawn at random in which some test set explains as "
-        "many rows (999 drawn, one added to both counts).",
+        "many rows, one added to both counts.",
         {"chance": "{:.2g}"},
     ),
     "hypotheses": Told(

@@ -183,8 +183,12 @@ def compare(paired: pd.DataFrame, setting: Setting) -> dict[str, object]:
     try:
         row["p_delong"] = statistics.delong_test(label, first, second, fold, paired["patient_id"]).p
     except UNDEFINED as reason:  # takes no interval with it
-        row["note"] = f"{row['note']}; {reason}".removeprefix("; ")
+        row["note"] = _joined(row["note"], str(reason))
     return row
+
+
+def _joined(*notes: object) -> str:
+    return "; ".join(str(note) for note in notes if note)
 
 
 def _difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
@@ -208,10 +212,10 @@ def _bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting:
     replicates = statistics.bootstrap(statistic, patients, evaluation.resamples, setting.seed)
     found = statistics.percentile(replicates, evaluation.confidence)
     note = f"{replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
-    excluded = note if replicates.excluded else ""
+    row = {"p": statistics.bootstrap_p(replicates), "note": note if replicates.excluded else ""}
     if found.is_point:
-        return {"note": f"{excluded}; {POINT}".removeprefix("; ")}
-    return {"low": found.low, "high": found.high, "p": statistics.bootstrap_p(replicates), "note": excluded}
+        return row | {"note": _joined(row["note"], POINT)}
+    return row | {"low": found.low, "high": found.high}
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +245,8 @@ def against_birads(
     ValueError when the two are not of the same cases.
     """
     unit = setting.unit or {"P": "mass", "G": "image"}[stage]
-    left_out = set(birads.loc[birads["mass_id"].isin(not_called_back), f"{unit}_id"])
+    not_counted = birads["mass_id"].isin(not_called_back)
+    left_out = set(birads.loc[not_counted, f"{unit}_id"]) if not_counted.any() else set[str]()
     rows = []
     for network, initial in lines(stage, setting):
         key, labels = (stage, network, initial), {"stage": stage, "unit": unit}
@@ -253,6 +258,7 @@ def against_birads(
             if left_out:
                 without = _difference(paired[~paired["id"].isin(left_out)], setting)
                 found |= {f"called_back_{name}": without.get(name) for name in ("cases", "difference", "low", "high")}
+                found["note"] = _joined(found["note"], without["note"] and f"called back: {without['note']}")
         rows.append(labels | found)
     floats = ("auc", "auc_birads", "difference", "low", "high", "p", "p_delong")
     rest = ("called_back_difference", "called_back_low", "called_back_high")
@@ -266,13 +272,17 @@ def against_birads(
         f"Data: {setting.profile.data}. Protocol: {setting.protocol}. Unit: {unit}."
     )
     evaluation = setting.profile.evaluation
-    notes = (
+    notes: tuple[str, ...] = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
         "patients, the same for both; p is not corrected. A mass has the mean of its patches, an image the highest of "
         "its masses. BI-RADS 0 ranks between 3 and 4 (ours).",
-        "Called back: without the cases with a mass that is benign because the radiologist did not "
-        "call the patient back. Their truth is the assessment itself, which favours it.",
     )
+    if left_out:
+        notes += (
+            "Called back: without the cases with a mass that is benign because the patient was not called back. Their "
+            "truth rests on the reader's decision, which favours the assessment; to leave them out takes away benign "
+            "cases that were mostly read low, which favours the network.",
+        )
     shown = frame[["network", "initial"]].rename(columns={"initial": "initial weights"})
     shown["AUC"], shown["AUC of BI-RADS"] = text(frame["auc"], "{:.3f}"), text(frame["auc_birads"], "{:.3f}")
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
@@ -358,7 +368,7 @@ def _protocol_row(
     except UNDEFINED as reason:
         row["note"] = str(reason)
     same = _same_cases(sets[0], sets[1], setting)
-    return row | same | {"note": "; ".join(note for note in (row["note"], same["note"]) if note)}
+    return row | same | {"note": _joined(row["note"], same["note"])}
 
 
 def _same_cases(first: pd.DataFrame, second: pd.DataFrame, setting: Setting) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 CHUNK = 2_000_000  # case weights held at once (16 MB); bounds memory, changes no result
+NO_VARIANCE = 1e-15  # rounding leaves +-1e-18 where it is 0; the crossed terms of patients may take it below
 LEAST_USABLE = 0.5  # ours: an interval from fewer than half of the resamples would describe the exceptions
 
 
@@ -54,7 +55,7 @@ class Interval:
 
     @property
     def is_point(self) -> bool:
-        """Whether every resample gave the same value. Such an interval says nothing of others: 0 of 20 is not 0."""
+        """Whether both ends are the same. Such an interval says nothing of other cases: 0 of 20 is not 0 of all."""
         return self.low == self.high
 
 
@@ -283,7 +284,9 @@ def delong_interval(
 ) -> Interval:
     """Normal interval of one AUC, cut to [0, 1]; one point under perfect separation, where the variance is 0."""
     aucs, covariance = delong(label, probability, fold, patients)
-    half = norm.ppf((1 + confidence) / 2) * np.sqrt(max(covariance[0, 0], 0))  # crossed terms may take it below 0
+    if covariance[0, 0] < NO_VARIANCE and 0 < aucs[0] < 1:
+        raise Undefined("DeLong's interval: between patients these cases have no variance")
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt(max(covariance[0, 0], 0))
     low, high = np.clip([aucs[0] - half, aucs[0] + half], 0, 1)
     return Interval(float(aucs[0]), float(low), float(high), confidence, "delong" if patients is None else "obuchowski")
 
@@ -299,7 +302,7 @@ def delong_test(
     aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]), fold, patients)
     gap = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    error = float(np.sqrt(variance)) if variance > 1e-15 else 0.0  # rounding leaves +-1e-18 where it is 0
+    error = float(np.sqrt(variance)) if variance > NO_VARIANCE else 0.0
     if error == 0 and abs(gap) > 1e-12:
         raise Undefined("DeLong's test: the two AUCs differ and their difference has no variance in these cases")
     z = gap / error if error else 0.0

@@ -2,7 +2,8 @@
 
 Made from predictions tables alone (checked by `predictions.read`); trains nothing, reads no file. Every table says in
 its caption which data, protocol, unit and threshold it shows. A number that does not exist is an empty cell with its
-reason in the column `note`, never a nan and never a blank without a word.
+reason in the column `note`, never a nan and never a blank without a word (of an interval that is a point the table's
+notes say it, once).
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +26,10 @@ NUMBERS = {"P": "Table 1", "G": "Table 2"}
 STAGE_LABELS = {"P": "patch dataset P", "G": "global dataset G"}
 YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell's validation cases
 MISSING = "not run"
-POINT = "no interval, every resample gives the same value"
-NO_BRACKETS = "A number without brackets is the same in every resample, which is no proof of it."
+POINT = "no interval, both of its ends are the same"
+NO_BRACKETS = (
+    "Where an interval is left out without a note, both of its ends are the same, which is no proof of the value."
+)
 UNDEFINED = (metrics.Undefined, statistics.Undefined)
 
 

@@ -88,7 +88,7 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "ensemble": "None: every result is of one network.",
         "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
         "uncertainty": f"{rule.confidence:.0%} intervals from {rule.resamples} bootstrap resamples of patients, "
-        "DeLong's beside them; paired differences, Holm's correction.",
+        "DeLong's beside them, by case and by patient; paired differences, Holm's correction.",
         "clusters": "Cases of a patient are resampled together; centres are not recorded.",
         "threshold": f"A probability of malignancy; malignant at {rule.threshold:g} or more (ours: the paper states "
         "none), and at Youden's threshold chosen on validation cases.",

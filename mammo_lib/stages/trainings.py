@@ -121,11 +121,18 @@ def _warm_up(
     They are random there, and what a random classifier sends back spoils the trunk's features before it has learnt
     anything itself (Kumar et al. 2022, "Fine-tuning can distort pretrained features", ICLR).
     """
+    from mammo_lib.training.loop import TrainingDiverged
+
     training = profile.warm_up_of(cell.stage, cell.initial)
     if training is not None:
+        print(f"{cell.name}: warm-up of CBAM and classifier")
         network.features.requires_grad_(False)
-        fit(network, images, table, training, profile, cell.seed + WARM_UP_SEED, folder / WARM_UP, settings)
+        try:
+            fit(network, images, table, training, profile, cell.seed + WARM_UP_SEED, folder / WARM_UP, settings)
+        except TrainingDiverged as reason:
+            raise TrainingDiverged(f"in the warm-up: {reason}") from reason
         network.features.requires_grad_(True)
+        print(f"{cell.name}: the whole network")
 
 
 def cell_data(experiment: Experiment, cell: "Cell") -> tuple[np.ndarray, pd.DataFrame]:

@@ -287,7 +287,7 @@ def status(cells: Sequence[Cell], folder: Path, profile: Profile) -> pd.DataFram
 
     Columns: cell, state ("done", "running", "failed", "stopped" after some epochs, "waiting"), epochs, max_epochs,
     seconds_left: at most, without early stop, from the cell's own epochs or from those of the same stage and network;
-    blank where nothing is known.
+    blank where nothing is known. Epochs of a warm-up are not counted.
     """
     frame = pd.DataFrame([_progress(cell, folder / cell.name, profile) for cell in cells])
     alike = frame.groupby(["stage", "network"]).seconds_per_epoch.transform("mean")
@@ -306,7 +306,7 @@ def _progress(cell: Cell, folder: Path, profile: Profile) -> dict[str, Any]:
     elif (folder / FAILURE).exists():
         state = "failed"
     else:
-        state = "stopped" if len(seconds) else "waiting"
+        state = "stopped" if len(seconds) or (folder / WARM_UP / HISTORY).exists() else "waiting"
     return {
         "cell": cell.name,
         "stage": cell.stage,

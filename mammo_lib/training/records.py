@@ -49,7 +49,7 @@ def record(settings: Mapping[str, Any], history: "History", device: str, started
     """Content of run.json: its `cell_settings`, and where, when and how fast they were trained until now.
 
     `started`: when this process began, with its time zone (earlier attempts are in history.csv only). Peak memory,
-    bytes: of this process so far on a CPU, of torch's allocator on CUDA.
+    bytes: of this process so far on a CPU, of torch's allocator on CUDA. Of a warm-up tells its own history.csv alone.
     """
     return {
         "settings": settings,

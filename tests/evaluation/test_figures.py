@@ -252,6 +252,13 @@ def test_a_forest_shows_each_row_and_hides_none(drawn):
     assert right == ["+0.020 (−0.010 to +0.050)  p = 0.200", "−0.100 (−0.200 to −0.050)  p < 0.001", "not available"]
 
 
+def test_a_difference_without_an_interval_is_shown_alone():
+    row = pd.DataFrame([("A", 0.0, np.nan, np.nan, 1.0)], columns=["label", "difference", "low", "high", "p"])
+    figure = figures_curves.forest(row, DATA)
+    right = [text.get_text() for child in figure.axes[0].child_axes for text in child.get_yticklabels()]
+    assert right == ["+0.000  p = 1.000"]
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -74,6 +74,14 @@ def test_delong_of_patients_is_obuchowskis() -> None:
     assert covariance != pytest.approx(statistics.delong(label, scores)[1], rel=0.1)
 
 
+def test_no_variance_between_patients_is_no_interval() -> None:
+    """A malignant and a benign case of each patient whose placements cancel out."""
+    label, patients = np.tile([1, 0], 8), np.arange(8).repeat(2)
+    score = np.array([1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8.0])
+    with pytest.raises(statistics.Undefined, match="no variance"):
+        statistics.delong_interval(label, score, patients=patients)
+
+
 def test_cases_counted_twice_add_nothing_where_patients_are_known() -> None:
     twice = [values.repeat(2) for values in (LABEL, FIRST, SECOND)]
     patients = np.arange(len(LABEL)).repeat(2)

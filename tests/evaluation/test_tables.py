@@ -320,14 +320,17 @@ def test_every_unit_of_a_stage_is_counted() -> None:
     assert "Cases: image 40, breast 20, patient 20." in table.notes[1]
 
 
-def test_three_intervals_hold_the_same_auc() -> None:
+def test_four_intervals_hold_the_same_auc() -> None:
     table = scores.intervals("P", results(), SETTING)
     row = table.frame.iloc[0]
     test = made("P", 0).query("part == 'test'")
     assert row["auc"] == pytest.approx(roc_auc_score(test["label"], test["probability"]))
     assert (row["cases"], row["patients"]) == (80, 20)
-    for method in ("percentile", "bca", "delong"):
+    for method in ("percentile", "bca", "obuchowski", "delong"):
         assert 0 <= row[f"{method}_low"] < row["auc"] < row[f"{method}_high"] <= 1
+    found = statistics.delong_interval(test["label"], test["probability"], patients=test["patient_id"])
+    assert (row["obuchowski_low"], row["obuchowski_high"]) == pytest.approx((found.low, found.high))
+    assert row["obuchowski_low"] != row["delong_low"]
     assert scores.intervals("G", results(), SETTING).frame["note"].iloc[0] == "weights not available"
 
 
@@ -399,7 +402,8 @@ def test_protocols_resample_shared_patients_together() -> None:
     same = comparisons.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
     assert (same["first"], same["second"]) == ("as_written", "official")
     assert same["difference"] == 0
-    assert same[["low", "high", "p"]].isna().all(), "a protocol does not differ from itself, in any resample"
+    assert same[["low", "high"]].isna().all(), "a protocol does not differ from itself, in any resample"
+    assert same["p"] == 1
     assert same["note"] == f"{tables.POINT}; same cases: {tables.POINT}"
     assert (same["patients"], same["shared_patients"]) == (20, 20)
     other = {("G", "vgg16", "patch"): made("G", 1).assign(patient_id=lambda frame: "Q" + frame["patient_id"])}

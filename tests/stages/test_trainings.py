@@ -115,6 +115,42 @@ def test_a_warm_up_draws_from_random_numbers_of_its_own(
     assert seeds[0] > 1000, "no seed that a cell may have"
 
 
+def test_a_cell_stopped_after_its_warm_up_goes_on_as_if_it_had_not_been(
+    from_imagenet: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same weights, bit for bit; and a warm-up that diverges is said to be one."""
+    moving = replace(from_imagenet.profile.patch_training, batch_size=4)
+    experiment = replace(from_imagenet, profile=replace(from_imagenet.profile, global_training=moving))
+    name = "G/vgg16/imagenet/fold0-seed0"
+    stages.train(experiment, name)
+    unbroken = weights_after(experiment, "imagenet")
+    shutil.rmtree(experiment.runs / name)
+    fit, calls = trainings.fit, list[object]()
+
+    def stop_at_the_second(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(trainings, "fit", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(experiment, name)
+    assert stages.status(experiment).set_index("cell")["state"][name] == "stopped"
+    monkeypatch.setattr(trainings, "fit", fit)
+    assert stages.train(experiment, name)["state"].tolist() == ["done"]
+    assert all(all(same(*pair)) for pair in zip(unbroken, weights_after(experiment, "imagenet"), strict=True))
+
+    def diverge(*_: object) -> NoReturn:
+        raise TrainingDiverged("training loss is nan in epoch 1, step 8 (images a, b): look at these images")
+
+    shutil.rmtree(experiment.runs / name)
+    monkeypatch.setattr(trainings, "fit", diverge)
+    outcome = stages.train(experiment, name)
+    assert outcome["state"].tolist() == ["diverged"]
+    assert outcome["message"][0].startswith("in the warm-up: training loss is nan")
+
+
 def test_after_a_warm_up_the_whole_network_is_trained(from_imagenet: stages.Experiment) -> None:
     moving = replace(from_imagenet.profile.patch_training, batch_size=4)  # Adam moves whatever has a gradient
     experiment = replace(from_imagenet, profile=replace(from_imagenet.profile, global_training=moving))
