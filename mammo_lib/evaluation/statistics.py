@@ -285,7 +285,8 @@ def delong_interval(
     """Normal interval of one AUC, cut to [0, 1]; one point under perfect separation, where the variance is 0."""
     aucs, covariance = delong(label, probability, fold, patients)
     if covariance[0, 0] < NO_VARIANCE and 0 < aucs[0] < 1:
-        raise Undefined("DeLong's interval: between patients these cases have no variance")
+        by = "" if patients is None else " by patient"
+        raise Undefined(f"DeLong's interval{by}: it has no variance in these cases")
     half = norm.ppf((1 + confidence) / 2) * np.sqrt(max(covariance[0, 0], 0))
     low, high = np.clip([aucs[0] - half, aucs[0] + half], 0, 1)
     return Interval(float(aucs[0]), float(low), float(high), confidence, "delong" if patients is None else "obuchowski")
