@@ -39,7 +39,7 @@ def masses(part: str, rng: np.random.Generator) -> pd.DataFrame:
     frame["image_id"] = frame["patient_id"] + "_LEFT_" + pd.Series(np.where(number % 2, "MLO", "CC"))
     frame["mass_id"] = frame["image_id"] + "_" + (number // 2).astype(str)
     frame["label"] = (rng.random(patients) < 0.4).astype(int)[owner]
-    given = {"side": "LEFT", "assessment": "4", "shape": "OVAL", "margins": "ILL_DEFINED"}
+    given = {"side": "LEFT", "pathology": "BENIGN", "assessment": "4", "shape": "OVAL", "margins": "ILL_DEFINED"}
     return frame.assign(**given)
 
 
