@@ -16,7 +16,7 @@ from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.probing import choose_reading, probe, transfer_probe
 from mammo_lib.stages.published import audit
-from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, status, train
+from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, kept_epochs, status, train
 from mammo_lib.stages.transferring import transfer_cells
 from mammo_lib.stages.tuning import controls, tune
 
@@ -42,6 +42,7 @@ __all__ = [
     "histories",
     "integrity",
     "is_current",
+    "kept_epochs",
     "lesion_boxes",
     "load",
     "map_masses",

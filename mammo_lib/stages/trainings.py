@@ -313,6 +313,19 @@ def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def kept_epochs(experiment: Experiment, stage: str) -> pd.DataFrame:
+    """The row of `histories` of the epoch whose weights are kept, for every finished cell of a stage."""
+    from mammo_lib.training import schedule
+
+    table = histories(experiment, stage)
+    columns = list(schedule.Epoch.__dataclass_fields__)
+    kept = {
+        cell: schedule.best([schedule.Epoch(*row) for row in epochs[columns].itertuples(index=False)]).epoch
+        for cell, epochs in table.groupby("cell")
+    }
+    return table[table["epoch"] == table["cell"].map(kept)]
+
+
 def draw_learning_curves(experiment: Experiment, stage: str) -> list[Path]:
     """Loss and accuracy over epochs of every network of a stage, a line for each kind of initial weights (fold 0)."""
     from mammo_lib.evaluation import figures, figures_curves

@@ -17,6 +17,7 @@ from mammo_lib.stages import trainings
 from mammo_lib.training.experiments import UNFINISHED, Cell
 from mammo_lib.training.folder import turn
 from mammo_lib.training.loop import TrainingDiverged
+from mammo_lib.training.schedule import Epoch
 
 
 def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
@@ -166,3 +167,15 @@ def test_weights_that_bring_a_classifier_have_no_warm_up(from_imagenet: stages.E
     from_patches = trainings.load_network(from_imagenet, Cell("official", "P", "vgg16", "scratch")).state_dict()
     trunk, head = weights_after(from_imagenet, "patch")
     assert all(same([*trunk, *head], list(from_patches.values())))
+
+
+def test_the_epoch_that_is_kept_is_that_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal accuracies that of the lower loss, which is not the first."""
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    names = [column for column in Epoch.__dataclass_fields__ if column != "epoch"]
+    history = pd.DataFrame({"epoch": [1, 2, 3]} | dict.fromkeys(names, 0.5)).assign(validation_loss=[0.6, 0.4, 0.5])
+    folder = experiment.results / "cells" / "P/vgg16/scratch/fold0-seed0"
+    folder.mkdir(parents=True)
+    history.to_csv(folder / "history.csv", index=False)
+    assert stages.kept_epochs(experiment, "P")["epoch"].tolist() == [2]
