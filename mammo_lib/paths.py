@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mammo_lib.config import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class StageMismatch(RuntimeError):
@@ -101,6 +104,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_table(table: "pd.DataFrame", path: Path) -> None:
+    """As CSV without its index, LF at the end of a line."""
+    with atomic_write(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -20,6 +20,12 @@ IDC = "Imaging Data Commons folders (UUID file names)"
 DICOM = "folders of DICOM files"
 JPEG_MIRROR = "8-bit JPEG mirror (csv/dicom_info.csv)"
 
+TABLES = {  # (kind, subset) -> name of the official table
+    (kind, subset): f"{kind}_case_description_{subset}_set.csv"
+    for kind in ("mass", "calc")
+    for subset in ("train", "test")
+}
+
 _FILE_NAMES = {TCIA_OLD: r"\d{6}", TCIA_NEW: r"\d+-\d+", IDC: r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"}
 _MIRROR_COLUMNS = ("image_path", "PatientID", "SeriesDescription")
 
@@ -56,6 +62,11 @@ def list_files(root: Path) -> tuple[list[ArchiveFile], list[dict[str, str]]]:
     table = _mirror_table(root)
     files, problems = _mirror_files(root, table) if table else _dicom_files(root)
     return sorted(files, key=lambda file: file.path), problems
+
+
+def find_table(root: Path, name: str) -> Path | None:
+    """A table of the archive, in csv/ or, where it is not there, beside it."""
+    return next((path for path in (root / "csv" / name, root / name) if path.is_file()), None)
 
 
 def with_size(file: ArchiveFile, root: Path) -> ArchiveFile:
@@ -113,7 +124,7 @@ def _walk(root: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
 def _mirror_table(root: Path) -> Path | None:
     if not (root / "jpeg").is_dir():
         return None
-    return next((path for path in (root / "csv/dicom_info.csv", root / "dicom_info.csv") if path.is_file()), None)
+    return find_table(root, "dicom_info.csv")
 
 
 def _mirror_files(root: Path, table_path: Path) -> tuple[list[ArchiveFile], list[dict[str, str]]]:

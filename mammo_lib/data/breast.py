@@ -112,8 +112,9 @@ def _segment(grey: Grey, length: int) -> Mask:
 
 def _levels(grey: Grey) -> tuple[float, float]:
     """Background (the commonest grey below Otsu's threshold) and that threshold."""
-    threshold, _ = cv2.threshold((grey * 255).astype(np.uint8), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    dark = grey <= threshold / 255
+    levels = (grey * 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    dark = levels <= threshold
     if dark.all() or grey[~dark].mean() - grey[dark].mean() < LEAST_CONTRAST:
         raise NoBreastError("no breast found: no contrast between tissue and background")
     counts, edges = np.histogram(grey[dark], bins=50, range=(0, 1))

@@ -100,7 +100,7 @@ def read(path: Path) -> pd.DataFrame:
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Check `frame` and write it to `path` at once, as UTF-8 CSV with LF line ends."""
     check(frame, str(path))
-    paths.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    paths.write_table(frame, path)
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -14,12 +14,20 @@ import pandas as pd
 
 from mammo_lib.config import NO_CALLBACK
 from mammo_lib.data import cases, masks
-from mammo_lib.data.archive_layouts import ArchiveFile, instance_number, list_files, recognise, with_size
+from mammo_lib.data.archive_layouts import (
+    TABLES,
+    ArchiveFile,
+    find_table,
+    instance_number,
+    list_files,
+    recognise,
+    with_size,
+)
 from mammo_lib.data.images import ImageError
 
 __all__ = ["case_table", "find_descriptions", "read_descriptions", "recognise", "swapped_cells"]
 
-MASS_TABLES = ("mass_case_description_train_set.csv", "mass_case_description_test_set.csv")
+MASS_TABLES = (TABLES["mass", "train"], TABLES["mass", "test"])
 LABELS = {"MALIGNANT": 1, "BENIGN": 0, NO_CALLBACK: 0}
 SPLITS = {"Training": "train", "Test": "test"}  # as the first folder of a path cell names them
 
@@ -85,11 +93,11 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
 
 def find_descriptions(root: Path, allow_partial: bool = False) -> list[Path]:
     """The two mass CSVs, in csv/ or beside it; FileNotFoundError for a missing one (for both, with `allow_partial`)."""
-    found = {name: path for name in MASS_TABLES for path in (root / name, root / "csv" / name) if path.is_file()}
-    missing = [name for name in MASS_TABLES if name not in found]
+    found = [path for name in MASS_TABLES if (path := find_table(root, name))]
+    missing = [name for name in MASS_TABLES if find_table(root, name) is None]
     if missing and not (allow_partial and found):
         raise FileNotFoundError(f"{root}: {' and '.join(missing)} missing: put the official tables into {root / 'csv'}")
-    return list(found.values())
+    return found
 
 
 def read_descriptions(csv_paths: Sequence[Path]) -> pd.DataFrame:

@@ -26,7 +26,6 @@ from tqdm.auto import tqdm
 from mammo_lib.data import archive_layouts, cases
 
 COLLECTION = "cbis_ddsm"
-TABLES = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 TABLES_PAGE = "https://www.cancerimagingarchive.net/collection/cbis-ddsm/"
 
 _INSTALL = "install the extra `download` (pip install 'mammo-cbam[download]')"
@@ -152,7 +151,7 @@ def missing_tables(root: Path) -> str:
 
     Of the Imaging Data Commons, `idc-index-data` has the index of images; it has no case descriptions.
     """
-    missing = [name for name in TABLES if not (root / "csv" / name).is_file() and not (root / name).is_file()]
+    missing = [name for name in archive_layouts.TABLES.values() if archive_layouts.find_table(root, name) is None]
     if not missing:
         return ""
     return (

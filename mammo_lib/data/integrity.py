@@ -14,6 +14,7 @@ import pandas as pd
 
 from mammo_lib.config import NO_CALLBACK, PAPER_COUNTS
 from mammo_lib.data import cbis_ddsm, streaming
+from mammo_lib.data.archive_layouts import TABLES, find_table
 from mammo_lib.data.cases import CROP_PATH, NOTE, SCAN
 from mammo_lib.data.cbis_ddsm import read_descriptions
 from mammo_lib.data.images import ImageError
@@ -100,8 +101,7 @@ def descriptions(root: Path) -> dict[str, pd.DataFrame]:
     """The official tables in `root`/csv or `root`, read by `read_descriptions`; a set without is left out."""
     found = {}
     for kind in KINDS:
-        names = [f"{kind}_case_description_{subset}_set.csv" for subset in SUBSETS]
-        paths = [path for name in names for path in (root / "csv" / name, root / name) if path.is_file()]
+        paths = [path for subset in SUBSETS if (path := find_table(root, TABLES[kind, subset]))]
         if paths:
             found[kind] = read_descriptions(paths)
     return found
@@ -176,10 +176,9 @@ def _rule(record: Mapping[Any, Any]) -> str:
 
 
 def _tables_there(tables: dict[str, pd.DataFrame]) -> Finding:
-    names = {f"{kind}_case_description_{subset}_set.csv" for kind, subset in product(KINDS, SUBSETS)}
     there = {name for table in tables.values() for name in table["csv"]}
-    missing = tuple(sorted(names - there))
-    return Finding("official tables", len(names), len(there), not missing, missing)
+    missing = tuple(sorted(set(TABLES.values()) - there))
+    return Finding("official tables", len(TABLES), len(there), not missing, missing)
 
 
 def _rows(every: pd.DataFrame, kind: str, subset: str) -> pd.DataFrame:

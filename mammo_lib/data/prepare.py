@@ -171,14 +171,14 @@ def _assemble(
     found = [load_findings(job.result) for job in jobs]
     rows = [row for findings in found for row in findings.problems]
     every = pd.concat([problems, case_tables.problem_table(rows)], ignore_index=True)
-    _write_table(every, destination / "problems.csv")
+    paths.write_table(every, destination / "problems.csv")
     boxes = {mass_id: box for findings in found for mass_id, box in findings.boxes.items()}
     _check_loss(len(cases) - len(boxes), len(cases), max_loss, destination)
     used = [(job.result, findings) for job, findings in zip(jobs, found, strict=True) if findings.boxes]
     case_tables.write(_with_boxes(cases, boxes), destination / "cases.csv")
     patches, views = _patch_table(cases, found), _view_table(cases, found)
-    _write_table(patches, destination / "patches.csv")
-    _write_table(views, destination / "globals.csv")
+    paths.write_table(patches, destination / "patches.csv")
+    paths.write_table(views, destination / "globals.csv")
     for name, column, count in (("patches.npy", "patches", len(patches)), ("globals.npy", "view", len(views))):
         _write_array(destination / name, (load_pixels(result, column) for result, _ in used), count)
     lost = every.loc[~every["stage"].isin([case_tables.NOTE, case_tables.SCAN]), "id"].nunique()
@@ -233,10 +233,6 @@ def _view_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame:
         boxes = json.dumps(findings.view_boxes)
         rows.append({**mass, "label": int(mass["image_id"] in malignant), **crop, "boxes": boxes})
     return pd.DataFrame(rows, columns=list(VIEW_COLUMNS))
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    paths.write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def _write_array(path: Path, chunks: Iterable[np.ndarray], count: int) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mammo_lib.config import CLASSES, PARTS, PROTOCOLS, Split
-from mammo_lib.paths import atomic_write, file_hash
+from mammo_lib.paths import file_hash, write_table
 
 COLUMNS = ("stage", "fold", "id", "part")
 ID_COLUMN = {"P": "patch_id", "G": "image_id"}
@@ -232,8 +232,7 @@ def _has_relative(
 
 def write(split: pd.DataFrame, path: Path) -> str:
     """Write a split as CSV, whole or not at all; return the file's SHA-256, which every run records."""
-    with atomic_write(path) as part:
-        split[list(COLUMNS)].to_csv(part, index=False, lineterminator="\n", encoding="utf-8")
+    write_table(split[list(COLUMNS)], path)
     return file_hash(path)
 
 

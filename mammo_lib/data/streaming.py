@@ -98,7 +98,7 @@ def run(stream: Stream, jobs: Sequence[PatientJob], executor: Executor | None = 
         download.run(stream_patient, [job for job in jobs if not is_done(job)], executor)
         cases, problems = _gather(jobs, descriptions)
         case_tables.write(cases, archive / CASES)
-        _write(problems, archive / PROBLEMS)
+        paths.write_table(problems, archive / PROBLEMS)
         return prepare.prepare(cases, problems, stream.originals, destination, *settings, work=stream.work)
 
 
@@ -120,7 +120,7 @@ def stream_patient(job: PatientJob) -> None:
     image_jobs = prepare.jobs_of(cases, stream.originals, stream.profile, stream.seed, stream.work)
     for image_job in image_jobs:
         run_job(image_job)
-    _write(problems, _record(job, "problems"))
+    paths.write_table(problems, _record(job, "problems"))
     case_tables.write(cases, _record(job))  # last: the patient is done
     if all(len(load_findings(image_job.result).boxes) == len(image_job.masses) for image_job in image_jobs):
         shutil.rmtree(folder)
@@ -130,7 +130,7 @@ def _write_tables(job: PatientJob, folder: Path) -> None:
     """The rows of one patient of the official mass tables."""
     for path in cbis_ddsm.find_descriptions(job.stream.archive):
         table = case_tables.read_csv(path)
-        _write(table[table["patient_id"] == job.patient], folder / "csv" / path.name)
+        paths.write_table(table[table["patient_id"] == job.patient], folder / "csv" / path.name)
 
 
 def _below(patient: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -143,10 +143,6 @@ def _below(patient: str, table: pd.DataFrame) -> pd.DataFrame:
 
 def _record(job: PatientJob, kind: str = "cases") -> Path:
     return job.stream.work / f"{job.patient}-{kind}.csv"
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    paths.write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def _gather(jobs: Sequence[PatientJob], descriptions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

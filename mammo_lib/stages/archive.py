@@ -15,7 +15,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED
-from mammo_lib.stages.experiment import Experiment, write_table
+from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
     from mammo_lib.data.prepare import PrepareSummary
@@ -98,7 +98,7 @@ def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
     folder, name = experiment.places.prepared, ARRAY[stage]
     if not (folder / "prepare.json").exists():
         raise FileNotFoundError(f"{folder / 'prepare.json'}: the data is not prepared: run 01_data_preparation first")
-    table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, dtype={"patient_id": str})
+    table = read_table(folder / f"{name}.csv")
     return np.load(folder / f"{name}.npy", mmap_mode="r"), table
 
 
@@ -111,10 +111,10 @@ def split(experiment: Experiment) -> pd.DataFrame:
     table = splits.make(experiment.protocol, patches, whole, experiment.profile.split, DATA_SEED)
     splits.write(table, experiment.places.splits(experiment.protocol))
     pairs = near_duplicates(whole, images)
-    write_table(pairs, experiment.results / NEAR_DUPLICATES)
+    paths.write_table(pairs, experiment.results / NEAR_DUPLICATES)
     alike = pairs.loc[pairs["near_duplicate"], ["image_a", "image_b"]].itertuples(index=False, name=None)
     leakage = splits.leakage(table, patches, whole, alike)
-    write_table(leakage, experiment.results / "leakage.csv")
+    paths.write_table(leakage, experiment.results / "leakage.csv")
     _publish_parts(experiment)
     return leakage
 
@@ -127,12 +127,12 @@ def _publish_parts(experiment: Experiment) -> None:
     for stage in ("P", "G"):
         table = parts(experiment, stage)
         kept = [name for name in EXPECTED_COLUMNS if name in table]
-        write_table(table.loc[table["part"] != "train", kept], experiment.results / f"expected_{stage}.csv")
-    cases = pd.read_csv(experiment.places.prepared / "cases.csv", keep_default_na=False, dtype={"patient_id": str})
+        paths.write_table(table.loc[table["part"] != "train", kept], experiment.results / f"expected_{stage}.csv")
+    cases = read_table(experiment.places.prepared / "cases.csv")
     placed = parts(experiment, "G")[["image_id", "fold", "part"]]
     of_images = cases.filter(regex=r"_path$|^box_").columns  # of no use without them
     masses = cases.drop(columns=of_images).merge(placed, on="image_id")
-    write_table(masses, experiment.results / MASSES)
+    paths.write_table(masses, experiment.results / MASSES)
 
 
 def expected(experiment: Experiment, stage: str) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def expected(experiment: Experiment, stage: str) -> pd.DataFrame:
     path = experiment.results / f"expected_{stage}.csv"
     if not path.exists():
         raise FileNotFoundError(f"{path}: the split is not drawn: run 01_data_preparation first")
-    return pd.read_csv(path, keep_default_na=False, dtype={"patient_id": str})
+    return read_table(path)
 
 
 def parts(experiment: Experiment, stage: str) -> pd.DataFrame:
@@ -200,5 +200,5 @@ def integrity(experiment: Experiment) -> pd.DataFrame:
     official = experiment.profile.source in ("cbis_ddsm", "reduced")
     found = pd.read_csv(pairs) if pairs.exists() else None
     table = room.to_frame(room.check(archive.cases, archive.problems, archive.root, official, found))
-    write_table(table, experiment.results / "integrity.csv")
+    paths.write_table(table, experiment.results / "integrity.csv")
     return table

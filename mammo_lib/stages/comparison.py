@@ -13,7 +13,7 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NO_CALLBACK, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
-from mammo_lib.stages.experiment import Experiment, extra_file
+from mammo_lib.stages.experiment import Experiment, extra_file, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _masses(experiment: Experiment, stage: str) -> pd.DataFrame:
 
     Only as_written draws P apart from G. There a mass is tested on when any of its patches is.
     """
-    masses = pd.read_csv(experiment.results / MASSES, keep_default_na=False, dtype={"patient_id": str})
+    masses = read_table(experiment.results / MASSES)
     if (stage, experiment.protocol) != ("P", "as_written"):
         return masses
     tested = expected(experiment, "P").query("part == 'test'")["mass_id"]
@@ -172,7 +172,7 @@ def _baselines(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
 
 def _not_called_back(experiment: Experiment) -> set[str]:
     """The masses whose truth is that the radiologist did not call the patient back."""
-    masses = pd.read_csv(experiment.results / MASSES, keep_default_na=False, dtype={"patient_id": str})
+    masses = read_table(experiment.results / MASSES)
     return set(masses.loc[masses["pathology"] == NO_CALLBACK, "mass_id"])
 
 

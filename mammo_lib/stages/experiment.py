@@ -17,6 +17,7 @@ from mammo_lib.config import MASS_MAP, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
+IDS = dict.fromkeys(("id", "patch_id", "mass_id", "image_id", "patient_id"), str)  # text, also where all are digits
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def describe_environment(experiment: Experiment) -> pd.DataFrame:
         "training device": default_device(),
     } | {package: importlib.metadata.version(package) for package in PACKAGES}
     table = pd.DataFrame([{"what": what, "value": str(value)} for what, value in facts.items()])
-    write_table(table, experiment.results / "environment.csv")
+    paths.write_table(table, experiment.results / "environment.csv")
     return table
 
 
@@ -172,6 +173,6 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    with paths.atomic_write(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of cases that a step wrote; a blank stays a blank."""
+    return pd.read_csv(path, keep_default_na=False, dtype=IDS)

@@ -14,9 +14,9 @@ from mammo_lib import paths
 from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.comparison import data_sentence
-from mammo_lib.stages.experiment import Experiment, default_device, write_table
-from mammo_lib.stages.trainings import build_network, cells, load_network, outcomes
-from mammo_lib.training.folder import RECORD
+from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
+from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, load_network, outcomes
+from mammo_lib.training.folder import BEST, RECORD
 
 if TYPE_CHECKING:
     import torch
@@ -42,17 +42,29 @@ def explain(experiment: Experiment, executor: Executor | None = None) -> pd.Data
     differences from the controls, to results/. A cell whose maps are made is not explained again. `executor` spreads
     the folds. FileNotFoundError when a fold's cell is not trained, with the reason when it came to nothing.
     """
-    from mammo_lib.evaluation import localisation, removal
+    from mammo_lib.evaluation import removal
 
     every, shares = executor.map if executor else map, removal.SHARES if experiment.profile.removal else ()
     job = partial(_explain_cell, experiment, shares)
     rows = pd.concat(every(job, _explained_cells(experiment)), ignore_index=True)
-    write_table(rows, experiment.results / CASES)
-    rule, measures = experiment.profile.evaluation, (*localisation.MEASURES, *([removal.MEASURE] if shares else []))
-    settings = (rule.resamples, rule.confidence, experiment.seed, measures)
+    paths.write_table(rows, experiment.results / CASES)
+    return write_localisation(experiment, rows, GRADCAM, experiment.results, *([removal.MEASURE] if shares else []))
+
+
+def write_localisation(
+    experiment: Experiment, rows: pd.DataFrame, method: str, folder: Path, *further: str
+) -> pd.DataFrame:
+    """The summary of `rows`, which is returned, and how `method` differs from the others: two tables in `folder`.
+
+    rows: from `localisation.per_image`; `further` are columns measured beside those that every map has.
+    """
+    from mammo_lib.evaluation import localisation
+
+    rule = experiment.profile.evaluation
+    settings = (rule.resamples, rule.confidence, experiment.seed, (*localisation.MEASURES, *further))
     summary = localisation.summary(rows, *settings)
-    write_table(summary, experiment.results / "localisation.csv")
-    write_table(localisation.differences(rows, GRADCAM, *settings), experiment.results / "localisation_differences.csv")
+    paths.write_table(summary, folder / "localisation.csv")
+    paths.write_table(localisation.differences(rows, method, *settings), folder / "localisation_differences.csv")
     return summary
 
 
@@ -73,19 +85,19 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     if not (folder / RECORD).exists():  # best.pt is there from the first epoch on
         _refuse(experiment, cell)
     settings = {
-        "network": paths.file_hash(folder / "best.pt"),
+        "network": paths.file_hash(folder / BEST),
         "cases": test["id"].tolist(),
         "removed_shares": shares,
         "random_networks": RANDOM_NETWORKS,
     }
     if paths.is_done(folder / "gradcam.json", settings):
-        return pd.read_csv(folder / CASES)
+        return pd.read_csv(folder / CASES, dtype=IDS)
     network = load_network(experiment, cell).to(default_device())
     maps = _maps(experiment, cell, network, images)
     rows = _measure(experiment, network, images, test.assign(probability=_probability(folder, test)), maps, shares)
     with paths.atomic_write(folder / MAPS) as part, open(part, "wb") as file:
         np.savez_compressed(file, maps=maps[GRADCAM].astype(np.float16))
-    write_table(rows, folder / CASES)
+    paths.write_table(rows, folder / CASES)
     paths.write_json(folder / "gradcam.json", {"settings": settings})
     return rows
 
@@ -166,7 +178,7 @@ def _test_images(experiment: Experiment, cell: "Cell") -> tuple[np.ndarray, pd.D
 
 
 def _probability(folder: Path, test: pd.DataFrame) -> np.ndarray:
-    predicted = pd.read_csv(folder / "predictions.csv").set_index("id")["probability"]
+    predicted = read_table(folder / PREDICTIONS).set_index("id")["probability"]
     return predicted.loc[test["id"]].to_numpy()
 
 

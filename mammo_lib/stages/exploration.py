@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib.config import CLASSES, INITIAL_LABELS, NETWORK_LABELS
-from mammo_lib.paths import differences, plain
 from mammo_lib.stages.archive import load, parts
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.stages.own_image import OwnImage
-from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells
+from mammo_lib.stages.trainings import PREDICTIONS, cells, load_network
+from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.figures import Figure
@@ -62,7 +62,7 @@ class TrainedCell:
 
     @cached_property
     def network(self) -> "Classifier":
-        return _read_network(self.experiment, self.cell)
+        return load_network(self.experiment, self.cell).to(default_device())
 
     @property
     def label(self) -> str:
@@ -78,7 +78,7 @@ def trained_cells(experiment: Experiment) -> "list[Cell]":
 
     FileNotFoundError when there is none.
     """
-    found = [cell for cell in cells(experiment) if (experiment.runs / cell.name / "run.json").exists()]
+    found = [cell for cell in cells(experiment) if (experiment.runs / cell.name / RECORD).exists()]
     if not found:
         name, protocol = experiment.profile.name, experiment.protocol
         raise FileNotFoundError(
@@ -103,26 +103,6 @@ def open_cell(experiment: Experiment, cell: "Cell") -> TrainedCell:
     of_truth = cases["probability"].where(cases["label"] == 1, 1 - cases["probability"])
     cases["loss"] = -np.log(of_truth.clip(lower=LEAST_PROBABILITY))
     return TrainedCell(experiment, cell, load(experiment, cell.stage)[0], cases)
-
-
-def _read_network(experiment: Experiment, cell: "Cell") -> "Classifier":
-    """The weights of the best epoch; ValueError when the checkpoint is of another network."""
-    from mammo_lib.training import checkpoint
-
-    path = experiment.runs / cell.name / "best.pt"
-    state = checkpoint.load(path)
-    foreign = differences(state["config"].get("cell", {}), plain(cell))
-    network = build_network(experiment.profile, cell)
-    try:
-        if not foreign:
-            network.load_state_dict(state["network"])
-    except RuntimeError:
-        foreign = [f"its layers are not those of {cell.network} in profile {experiment.profile.name}"]
-    if foreign:
-        raise ValueError(
-            f"{path} is the checkpoint of another network ({'; '.join(foreign[:3])}): train the cell again"
-        )
-    return network.eval().to(default_device())
 
 
 def describe(trained: TrainedCell) -> str:

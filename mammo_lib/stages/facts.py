@@ -12,7 +12,7 @@ import pandas as pd
 
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROTOCOLS, Profile, Training
 from mammo_lib.stages.archive import MASSES
-from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.export import Table
@@ -125,7 +125,7 @@ def _records(experiment: Experiment) -> dict[str, str]:
     code = f"Code: MIT licence, version {version}, commit {commit() or 'unknown'}."
     found = {"availability": f"{code} Trained networks: best.pt of each cell, kept by who trained it."}
     if (results / MASSES).exists():
-        found |= _parts(pd.read_csv(results / MASSES, dtype={"patient_id": str}))
+        found |= _parts(read_table(results / MASSES))
     if (results / "leakage.csv").exists():
         leaks = pd.read_csv(results / "leakage.csv").query("relation == 'same patient' and seen_in == 'train'")
         shares = [f"{row.stage}: {row.with_relative} of {row.test_cases}" for row in leaks.itertuples()]

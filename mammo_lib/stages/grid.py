@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib.stages.archive import load
-from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.experiment import Experiment, read_table
 
 CELL = 16  # pixels: the step of VGG16 after its fourth pooling
 
@@ -25,7 +25,7 @@ class Grid:
     @classmethod
     def of(cls, experiment: Experiment) -> "Grid":
         images, views = load(experiment, "G")
-        cases = pd.read_csv(experiment.places.prepared / "cases.csv", keep_default_na=False)
+        cases = read_table(experiment.places.prepared / "cases.csv")
         labels = cases.groupby("image_id")["label"].agg(list)
         cells = images.shape[1] // CELL
         return cls(

@@ -19,7 +19,8 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, MASS_MAP, PARTS
 from mammo_lib.stages.archive import parts
-from mammo_lib.stages.experiment import Experiment, default_device, extra_file, map_results, write_table
+from mammo_lib.stages.experiment import Experiment, default_device, extra_file, map_results
+from mammo_lib.stages.explanation import write_localisation
 from mammo_lib.stages.grid import CELL, Grid
 from mammo_lib.stages.probing import FOLDS, whole_log_odds
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
@@ -60,14 +61,14 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
             cases = parts(experiment, stage).query("fold == @fold and part != 'train'").reset_index(drop=True)
             odds, known = reader.log_odds(stage, experiment, grid, cases), (cases["part"] == "validation").to_numpy()
             cases["probability"] = reader.probability(stage, odds, odds[known], cases[known])
-            write_table(cases.reindex(columns=PREDICTION_COLUMNS), extra_file(experiment, MASS_MAP, stage, fold))
+            paths.write_table(cases.reindex(columns=PREDICTION_COLUMNS), extra_file(experiment, MASS_MAP, stage, fold))
         readings += [{"fold": fold} | row for row in _compare_readings(cases[known], odds[known])]
         found.append(reader.found(grid, cases[cases["part"] == "test"].reset_index(drop=True)))
         for name in (RECORD, HISTORY):
             with paths.atomic_write(map_results(experiment) / f"fold{fold}" / name) as part:
                 shutil.copyfile(_runs(experiment, fold) / name, part)
-    write_table(pd.DataFrame(readings), map_results(experiment) / "readings.csv")
-    _write_localisation(experiment, pd.concat(found, ignore_index=True))
+    paths.write_table(pd.DataFrame(readings), map_results(experiment) / "readings.csv")
+    write_localisation(experiment, pd.concat(found, ignore_index=True), SHOWN, map_results(experiment))
     return pd.DataFrame(readings)
 
 
@@ -197,15 +198,6 @@ def _compare_readings(cases: pd.DataFrame, odds: np.ndarray) -> list[dict[str, o
         auc = cross_val_score(_regression(), odds[:, columns], cases["label"], **how).mean()
         rows.append({"reading": name, "images": len(cases), "validation_auc": float(auc)})
     return rows
-
-
-def _write_localisation(experiment: Experiment, rows: pd.DataFrame) -> None:
-    from mammo_lib.evaluation import localisation
-
-    rule, folder = experiment.profile.evaluation, map_results(experiment)
-    settings = (rule.resamples, rule.confidence, experiment.seed)
-    write_table(localisation.summary(rows, *settings), folder / "localisation.csv")
-    write_table(localisation.differences(rows, SHOWN, *settings), folder / "localisation_differences.csv")
 
 
 def _runs(experiment: Experiment, fold: int) -> Path:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from mammo_lib import paths
 from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
-from mammo_lib.stages.experiment import Experiment, map_results, write_table
+from mammo_lib.stages.experiment import Experiment, map_results
 from mammo_lib.stages.explanation import GRADCAM, draw_explanations, has_maps
 from mammo_lib.stages.mapping import SHOWN as MAP
 from mammo_lib.stages.pictures import draw_data
@@ -167,7 +168,7 @@ def _checklist(experiment: Experiment, known: Mapping[str, str]) -> "list[Table]
     from mammo_lib.evaluation.report import Table
 
     filled = checklist.fill(known)
-    write_table(filled, experiment.results / "checklist.csv")
+    paths.write_table(filled, experiment.results / "checklist.csv")
     tables = []
     for name, rows in filled.groupby("guideline", sort=False):
         answered = (rows["state"] == checklist.ANSWERED).sum()

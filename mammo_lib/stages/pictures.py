@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib.config import DATA_SEED, GlobalExtraction, PatchExtraction, Profile
-from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.figures import View
@@ -103,9 +103,7 @@ def _steps(root: Path, prepared: Path, masses: pd.DataFrame) -> "tuple[View, Vie
     malignant = masses[masses["label"] == 1].reset_index(drop=True)
     largest = int((malignant["box_w"] * malignant["box_h"]).to_numpy(int).argmax())
     mass_id, image_id = malignant["mass_id"].iloc[largest], malignant["image_id"].iloc[largest]
-    patch_table, whole_table = (
-        pd.read_csv(prepared / f"{name}.csv", keep_default_na=False) for name in ("patches", "globals")
-    )
+    patch_table, whole_table = (read_table(prepared / f"{name}.csv") for name in ("patches", "globals"))
     patches, globals_ = (np.load(prepared / f"{name}.npy", mmap_mode="r") for name in ("patches", "globals"))
     patch = patches[patch_table["mass_id"].eq(mass_id).to_numpy().argmax()]
     row = int(whole_table["image_id"].eq(image_id).to_numpy().argmax())

@@ -18,7 +18,7 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, PROBE, Probe
 from mammo_lib.stages.archive import load, parts
-from mammo_lib.stages.experiment import Experiment, extra_file, write_table
+from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.grid import Grid
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
 from mammo_lib.stages.transferring import measure_transfer
@@ -56,7 +56,7 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
         }
         for stage, table in scores.items():
             written.append(extra_file(experiment, PROBE, stage, fold))
-            write_table(table[table["part"] != "train"].reindex(columns=PREDICTION_COLUMNS), written[-1])
+            paths.write_table(table[table["part"] != "train"].reindex(columns=PREDICTION_COLUMNS), written[-1])
     inputs = {stage: hashes_of_inputs(experiment, stage) for stage in ("P", "G")}
     settings = {"probe": experiment.profile.probe, "inputs": inputs, "trunk": paths.read_json(folder / TRUNK)}
     record = {"settings": paths.plain(settings)} | records.circumstances("cpu", started)
@@ -85,7 +85,7 @@ def choose_reading(experiment: Experiment, executor: Executor | None = None) -> 
         for name, used in READINGS.items()
     ]
     table = pd.DataFrame(rows)
-    write_table(table, experiment.results / "probe" / "readings.csv")
+    paths.write_table(table, experiment.results / "probe" / "readings.csv")
     return table
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mammo_lib import paths
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PROPOSED, PUBLISHED, get_profile
-from mammo_lib.stages.experiment import Experiment, write_table
+from mammo_lib.stages.experiment import Experiment
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.audit import PrintedRow
@@ -39,7 +40,7 @@ def audit(experiment: Experiment) -> dict[str, pd.DataFrame]:
             made[name].append(frame.assign(table=table)[["table", *frame.columns]])
     tables = {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}
     for name, frame in tables.items():
-        write_table(frame, experiment.places.root / "results" / "published" / f"{name}.csv")
+        paths.write_table(frame, experiment.places.root / "results" / "published" / f"{name}.csv")
     return tables
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
 from mammo_lib.stages.archive import ARRAY, load, parts
-from mammo_lib.stages.experiment import Experiment, default_device, write_table
-from mammo_lib.training.folder import HISTORY, WARM_UP, turn
+from mammo_lib.stages.experiment import Experiment, default_device
+from mammo_lib.training.folder import BEST, HISTORY, RECORD, WARM_UP, turn
 
 if TYPE_CHECKING:
     from mammo_lib.models.networks import Classifier
@@ -28,7 +28,7 @@ OUTCOMES = "outcomes.csv"
 PREDICTIONS = "predictions.csv"
 WARM_UP_SEED = 10**6  # on top of the cell's: no step of its training meets order, augmentation and dropout of a warm-up
 WARM_UP_HISTORY = f"{WARM_UP}/{HISTORY}"
-RECORDS = ("run.json", "history.csv", PREDICTIONS)  # what goes from runs/ to results/: small, no weights
+RECORDS = (RECORD, HISTORY, PREDICTIONS)  # what goes from runs/ to results/: small, no weights
 PREDICTION_COLUMNS = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
 
 
@@ -91,16 +91,16 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     training = profile.training(cell.stage)
     initial = initial_weights(experiment, cell)
     settings = records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell.stage) | initial.hashes)
-    if paths.is_done(folder / "run.json", settings):
+    if paths.is_done(folder / RECORD, settings):
         return experiments.Outcome(cell, "skipped")
     network = build_network(profile, cell)
     note = initial.give_to(network)
     images, table = cell_data(experiment, cell)
     _warm_up(network, images, table, profile, cell, folder, settings)
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
-    write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
+    paths.write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
-    paths.write_json(folder / "run.json", record | {"initial_weights": note})
+    paths.write_json(folder / RECORD, record | {"initial_weights": note})
     # larger than the best by the optimiser's state, and of no further use
     for path in (*folder.glob("last*.pt"), *(folder / WARM_UP).glob("*.pt")):
         path.unlink()
@@ -177,7 +177,7 @@ def _tell(folder: Path, line: str) -> None:
     from mammo_lib.training import events
 
     print(line)
-    if events.installed() and (folder / "history.csv").exists():  # an interrupt may come before the first
+    if events.installed() and (folder / HISTORY).exists():  # an interrupt may come before the first
         events.write(folder)
 
 
@@ -213,8 +213,8 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
     from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
     if cell.parent is not None:
-        best = experiment.runs / cell.parent.name / "best.pt"
-        if not (best.parent / "run.json").exists():  # best.pt is there from the first epoch on
+        best = experiment.runs / cell.parent.name / BEST
+        if not (best.parent / RECORD).exists():  # best.pt is there from the first epoch on
             tried = outcomes(experiment).set_index("cell")["state"].get(cell.parent.name)
             if tried in (DIVERGED, NOT_AVAILABLE):
                 raise weights.WeightsNotAvailable(f"its parent {cell.parent.name} is {tried}")
@@ -248,11 +248,24 @@ def predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batc
 
 
 def load_network(experiment: Experiment, cell: "Cell") -> "Classifier":
-    """The trained network of a cell, its best epoch; FileNotFoundError when it is not trained."""
+    """The trained network of a cell, its best epoch, on the CPU and in evaluation mode.
+
+    FileNotFoundError when it is not trained; ValueError when the checkpoint is of another network.
+    """
     from mammo_lib.training import checkpoint
 
-    network = build_network(experiment.profile, cell)
-    network.load_state_dict(checkpoint.load(experiment.runs / cell.name / "best.pt")["network"])
+    path = experiment.runs / cell.name / BEST
+    state, network = checkpoint.load(path), build_network(experiment.profile, cell)
+    foreign = paths.differences(state["config"].get("cell", {}), paths.plain(cell))
+    try:
+        if not foreign:
+            network.load_state_dict(state["network"])
+    except RuntimeError:
+        foreign = [f"its layers are not those of {cell.network} in profile {experiment.profile.name}"]
+    if foreign:
+        raise ValueError(
+            f"{path} is the checkpoint of another network ({'; '.join(foreign[:3])}): train the cell again"
+        )
     return network.eval()
 
 
@@ -275,7 +288,7 @@ def _remember(table: pd.DataFrame, experiment: Experiment) -> None:
         done = known.loc[known["state"] == "done", "cell"]
         table = table[~(table["cell"].isin(done) & (table["state"] == "skipped"))]  # what it was done with stays told
         merged = pd.concat([known[~known["cell"].isin(table["cell"])], table])
-        write_table(merged.sort_values("cell"), experiment.results / OUTCOMES)
+        paths.write_table(merged.sort_values("cell"), experiment.results / OUTCOMES)
 
 
 def outcomes(experiment: Experiment) -> pd.DataFrame:
@@ -298,14 +311,14 @@ def status(experiment: Experiment) -> pd.DataFrame:
 def any_history(experiment: Experiment, stage: str) -> bool:
     """Whether a cell of the stage is finished."""
     folder = experiment.results / "cells"
-    return any((folder / cell.name / "history.csv").exists() for cell in cells(experiment, f"{stage}/*"))
+    return any((folder / cell.name / HISTORY).exists() for cell in cells(experiment, f"{stage}/*"))
 
 
 def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
     """history.csv of every finished cell of a stage, below one another, with the cell's name in column `cell`."""
     frames = []
     for cell in cells(experiment, f"{stage}/*"):
-        path = experiment.results / "cells" / cell.name / "history.csv"
+        path = experiment.results / "cells" / cell.name / HISTORY
         if path.exists():
             frames.append(pd.read_csv(path).assign(cell=cell.name, network=cell.network, initial=cell.initial))
     if not frames:

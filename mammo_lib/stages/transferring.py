@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mammo_lib import paths
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS
 from mammo_lib.stages.archive import load, with_ids
-from mammo_lib.stages.experiment import Experiment, default_device, write_table
+from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, PREDICTIONS, cells, load_network
 from mammo_lib.training.folder import RECORD
 
@@ -51,7 +52,7 @@ def transfer_cells(experiment: Experiment, source: Experiment) -> pd.DataFrame:
             found = _write_and_measure(experiment, source, cell.stage, cases, folder / cell.name / PREDICTIONS)
         rows.append({"stage": cell.stage} | names | found)
     table = pd.DataFrame(rows)
-    write_table(table, folder / f"{TRANSFER}_seed{source.seed}.csv")
+    paths.write_table(table, folder / f"{TRANSFER}_seed{source.seed}.csv")
     return table
 
 
@@ -69,7 +70,7 @@ def measure_transfer(
         cases = cases.assign(probability=score(stage, cases))
         rows.append(_write_and_measure(experiment, source, stage, cases, folder / f"{stage}.csv"))
     table = pd.DataFrame(rows)
-    write_table(table, folder / f"{TRANSFER}.csv")
+    paths.write_table(table, folder / f"{TRANSFER}.csv")
     return table
 
 
@@ -101,7 +102,7 @@ def _write_and_measure(
     """Write the predictions to `file`; what the table of a transfer says of them."""
     from mammo_lib.evaluation import statistics
 
-    write_table(cases.reindex(columns=PREDICTION_COLUMNS), file)
+    paths.write_table(cases.reindex(columns=PREDICTION_COLUMNS), file)
     about = {
         "stage": stage,
         "fitted_on": source.profile.data,

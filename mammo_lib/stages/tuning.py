@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, GLOBAL_CANDIDATES, PROPOSED, Augmentation, Training
-from mammo_lib.stages.experiment import Experiment, default_device, write_table
+from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.stages.trainings import build_network, cell_data, fit, hashes_of_inputs, initial_weights, predict
 from mammo_lib.training import records
 from mammo_lib.training.experiments import Cell
@@ -36,7 +37,7 @@ def tune(experiment: Experiment, executor: Executor | None = None) -> pd.DataFra
     job: Callable[[str], dict[str, Any]] = partial(_try, experiment)
     rows = list((executor.map if executor else map)(job, GLOBAL_CANDIDATES))
     table = pd.DataFrame(rows)
-    write_table(table, experiment.results / CANDIDATES)
+    paths.write_table(table, experiment.results / CANDIDATES)
     return table
 
 
@@ -64,7 +65,7 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
         history = fit(network, images, table, training, experiment.profile, cell.seed, folder, settings)
     except TrainingDiverged as reason:
         return about | {"outcome": str(reason).split(" (images")[0]}
-    write_table(history.frame(), experiment.results / "candidates" / f"{folder.name}.csv")
+    paths.write_table(history.frame(), experiment.results / "candidates" / f"{folder.name}.csv")
     return about | {
         "epochs": len(history.epochs),
         "best_epoch": history.best.epoch,
@@ -97,7 +98,7 @@ def controls(experiment: Experiment) -> pd.DataFrame:
     half = scipy.stats.t.ppf(within, SHUFFLES - 1) * scipy.stats.sem(shuffled["test_auc"])
     mean = {"control": f"shuffled labels, mean of {SHUFFLES}"} | _auc(auc, auc - half, auc + half)
     table = pd.concat([pd.DataFrame([_overfit(experiment, cell)]), shuffled, pd.DataFrame([mean])], ignore_index=True)
-    write_table(table, experiment.results / CONTROLS)
+    paths.write_table(table, experiment.results / CONTROLS)
     return table
 
 

@@ -260,8 +260,7 @@ def _save_derived(run: _Run) -> None:
     if run.epochs[-1] is schedule.best(run.epochs):
         state = {"config": run.config, "epoch": len(run.epochs), "network": run.network.state_dict()}
         checkpoint.save(run.folder / BEST, state, keep_previous=False)
-    frame = History(tuple(run.epochs), len(run.parts["train"])).frame()
-    paths.write_text(run.folder / HISTORY, frame.to_csv(index=False))
+    paths.write_table(History(tuple(run.epochs), len(run.parts["train"])).frame(), run.folder / HISTORY)
 
 
 def _resume(run: _Run) -> None:

@@ -280,7 +280,7 @@ def cell_kinds(grey: np.ndarray, boxes: Sequence[Box], labels: Sequence[int], co
 
 
 def _write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
-    paths.write_text(folder / HISTORY, _frame(epochs).to_csv(index=False, lineterminator="\n"))
+    paths.write_table(_frame(epochs), folder / HISTORY)
 
 
 def _frame(epochs: Sequence[Epoch]) -> pd.DataFrame:

@@ -107,6 +107,13 @@ def test_a_glow_beside_the_breast_costs_no_tissue(turns):
     assert mask[:60, :20].mean() < 0.05
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_film_of_two_greys_has_a_breast():
+    y, x = np.ogrid[:300, :220]
+    inside = ((y - 150) / 110) ** 2 + (x / 140) ** 2 < 1
+    assert (breast_mask(np.where(inside, 90, 1).astype(np.uint8)) & inside).sum() > 0.99 * inside.sum()
+
+
 def test_a_border_costs_no_more_tissue_than_it_covers():
     """Thick and smeared beside the breast, six pixels where the breast lies on it."""
     image, breast, *_ = film()

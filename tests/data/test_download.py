@@ -307,13 +307,14 @@ def test_a_folder_with_another_layout_or_no_room_is_refused(tmp_path, write_arch
 
 def test_missing_tables_are_named_with_their_source(tmp_path):
     (tmp_path / "csv").mkdir()
-    for name in download.TABLES[1:]:
+    tables = [*archive_layouts.TABLES.values()]
+    for name in tables[1:]:
         (tmp_path / "csv" / name).touch()
     said = download.missing_tables(tmp_path)
     assert "mass_case_description_train_set.csv missing" in said
     assert "cancerimagingarchive.net" in said
-    assert download.TABLES[1] not in said
-    (tmp_path / download.TABLES[0]).touch()
+    assert tables[1] not in said
+    (tmp_path / tables[0]).touch()
     assert download.missing_tables(tmp_path) == ""
 
 

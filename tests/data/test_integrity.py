@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,13 @@ def small(tmp_path):
         tmp_path, mass_train=MASS_TRAIN, mass_test=MASS_TEST, calc_train=CALC_TRAIN, calc_test=CALC_TEST
     )
     return tmp_path, table
+
+
+def test_a_table_that_lies_in_both_places_is_read_once(tmp_path):
+    write_tables(tmp_path, mass_train=MASS_TRAIN, mass_test=MASS_TEST)
+    for path in (tmp_path / "csv").iterdir():
+        shutil.copy(path, tmp_path)
+    assert len(integrity.descriptions(tmp_path)["mass"]) == len(MASS_TRAIN) + len(MASS_TEST)
 
 
 def test_traits_of_the_tables_are_found_with_their_ids(small):

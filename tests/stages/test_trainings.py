@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.models import vgg
 
-from mammo_lib import stages
+from mammo_lib import paths, stages
 from mammo_lib.models import networks
 from mammo_lib.stages import trainings
 from mammo_lib.training.experiments import UNFINISHED, Cell
@@ -50,7 +50,7 @@ def test_of_two_commands_that_end_at_once_both_are_told(tmp_path: Path, monkeypa
         other.start()
         other.join(0.5)
         assert other.is_alive()
-        trainings.write_table(first, experiment.results / "outcomes.csv")
+        paths.write_table(first, experiment.results / "outcomes.csv")
     other.join()
     assert trainings.outcomes(experiment)["cell"].tolist() == ["a", "b"]
 

@@ -1,0 +1,63 @@
+"""From an archive to the cases that the evaluation expects, where the ids of a user's data look like numbers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo_lib import stages
+from mammo_lib.data import cases
+from mammo_lib.stages import archive
+from mammo_lib.stages.archive import MASSES, lesion_masks
+from mammo_lib.stages.experiment import read_table
+from mammo_lib.stages.grid import Grid
+
+PATIENTS = 10  # two a fold
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stages.Experiment]:
+    """Data of a user's own, prepared and split, whose ids are digits, some with zeros in front."""
+    home = tmp_path_factory.mktemp("own")
+    folder = home / "data" / "own"
+    folder.mkdir(parents=True)
+    y, x = np.ogrid[:300, :220]
+    about = {"side": "LEFT", "view": "CC", "box_x": 40, "box_y": 130, "box_w": 30, "box_h": 40, "source": "drawn"}
+    rows = []
+    for number in range(PATIENTS):
+        ids = {"mass_id": f"0{number}1", "image_id": f"0{number}", "patient_id": str(number), "label": number % 2}
+        rows.append(dict.fromkeys(cases.COLUMNS, "") | ids | about | {"image_path": f"{number}.png"})
+        film = np.where(((y - 150) / (90 + 2 * number)) ** 2 + (x / 140) ** 2 < 1, 90 + 5 * number, 1)
+        cv2.imwrite(str(folder / f"{number}.png"), film.astype(np.uint8))
+    cases.write(cases.table(rows, "drawn"), folder / "cases.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAMMO_CBAM_HOME", str(home))
+        made = stages.Experiment.of("own", "grouped_cv", 0)
+        stages.prepare(made)
+        stages.split(made)
+        yield made
+
+
+def test_ids_of_digits_stay_as_the_user_wrote_them(experiment: stages.Experiment) -> None:
+    images = {f"0{number}" for number in range(PATIENTS)}
+    assert set(archive.expected(experiment, "G")["id"]) == images
+    assert set(archive.expected(experiment, "P")["mass_id"]) == {f"{image}1" for image in images}
+    masses = read_table(experiment.results / MASSES)
+    assert set(masses["image_id"]) == images
+    assert set(masses["patient_id"]) == {str(number) for number in range(PATIENTS)}
+
+
+def test_images_of_digits_are_found_by_what_reads_them(experiment: stages.Experiment) -> None:
+    whole = stages.parts(experiment, "G").query("fold == 0 and part == 'test'")
+    grid = Grid.of(experiment)
+    assert grid.rows_of(whole).tolist() == whole["row"].tolist()
+    assert [grid.labels[row] for row in whole["row"]] == [[label] for label in whole["label"]]
+    assert lesion_masks(experiment, whole) == [None] * len(whole)  # boxes alone were given
+
+
+def test_a_number_in_a_table_stays_one(tmp_path: Path) -> None:
+    pd.DataFrame({"id": ["007"], "row": [3], "note": [""]}).to_csv(tmp_path / "table.csv", index=False)
+    assert read_table(tmp_path / "table.csv").iloc[0].tolist() == ["007", 3, ""]
