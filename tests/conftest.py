@@ -81,7 +81,7 @@ def breasts(count: int, size: int) -> np.ndarray:
 
 def write_cell(folder: Path, profile: Profile, cell: Cell, seed: int, split: pd.DataFrame, table: pd.DataFrame) -> None:
     """run.json, predictions.csv and best.pt as a training leaves them."""
-    size = (profile.patches if cell.stage == "P" else profile.globals).size
+    size = profile.size(cell.stage)
     network = networks.build(cell.network, size=size, vgg_hidden=profile.vgg_hidden, cbam=profile.cbam, seed=seed)
     with torch.no_grad():
         network.head[-1].weight[1].abs_()  # every feature speaks for malignancy: no heat map is empty

@@ -22,6 +22,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -188,11 +189,7 @@ def gradcam_samples(samples: Sequence[Sample], data: str, network: str, rule: st
             _draw(left, View(sample.image, "", sample.boxes, sample.mask))
             _draw_heat(right, sample)
             left.set_title(_caption(sample, next(letters)), loc="left", linespacing=1.25)
-    bar = figure.colorbar(
-        grid[0, 1].images[0], ax=grid, fraction=0.012, pad=0.01, shrink=0.8, aspect=35, ticks=[0, 0.5, 1]
-    )
-    bar.set_label("Grad-CAM, share of each map's maximum", fontsize=6.5)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    colour_bar(figure, grid[0, 1].images[0], grid, "Grad-CAM, share of each map's maximum")
     return figure
 
 
@@ -221,12 +218,12 @@ def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str, columns: in
         for axes, sample in zip(part.axes, samples, strict=False):
             _draw(axes, View(sample.image, "", sample.boxes))
             if sample.heat.max() > 0:
-                _outlined_contour(axes, sample.heat, 0.5 * sample.heat.max(), SKY)
+                outlined_contour(axes, sample.heat, 0.5 * sample.heat.max(), SKY)
             axes.set_title(f"{sample.probability:.2f}", fontsize=6, y=-0.14, va="bottom", pad=0)
     return figure
 
 
-def _outlined_contour(axes: Axes, values: np.ndarray, level: float, colour: str) -> None:
+def outlined_contour(axes: Axes, values: np.ndarray, level: float, colour: str) -> None:
     contour = axes.contour(values, levels=[level], colors=[colour], linewidths=0.7)
     contour.set_path_effects([withStroke(linewidth=1.3, foreground="black")])  # for grey print
 
@@ -236,26 +233,39 @@ def _draw(axes: Axes, view: View) -> None:
     axes.imshow(view.image, vmin=0, vmax=255, interpolation="antialiased")
     without_axes(axes)
     if view.mask is not None and view.mask.any():
-        _outlined_contour(axes, view.mask, 0.5, LESION)
+        outlined_contour(axes, view.mask, 0.5, LESION)
     for box in view.boxes:
-        _draw_box(axes, box, LESION)
+        draw_box(axes, box, LESION)
 
 
-def _draw_box(axes: Axes, box: Sequence[float], colour: str) -> None:
+def draw_box(axes: Axes, box: Sequence[float], colour: str, width: float = 0.7, dash: str = "-") -> None:
     x, y, w, h = box
-    outline = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=0.7)  # pixel 0 is at -0.5
-    outline.set_path_effects([withStroke(linewidth=1.3, foreground="black")])  # for grey print
+    corner = (x - 0.5, y - 0.5)  # pixel 0 is at -0.5
+    outline = Rectangle(corner, w, h, fill=False, edgecolor=colour, linewidth=width, linestyle=dash)
+    outline.set_path_effects([withStroke(linewidth=width + 0.6, foreground="black")])  # for grey print
     axes.add_patch(outline)
 
 
 def _draw_heat(axes: Axes, sample: Sample) -> None:
     """The map alone, so that the colour bar holds; the breast's outline and the lesion box are for orientation."""
-    axes.imshow(sample.heat, cmap=HEAT, vmin=0, vmax=1, interpolation="antialiased")
-    axes.contour(sample.image > 0, levels=[0.5], colors=["white"], linewidths=0.4, alpha=0.8)
+    draw_map(axes, sample.heat, sample.image)
     for box in sample.boxes:
-        _draw_box(axes, box, "white")
+        draw_box(axes, box, "white")
     if sample.heat.max() == 0:
         axes.text(0.5, 0.02, "no positive evidence", ha="center", va="bottom", color="white", transform=axes.transAxes)
+
+
+def draw_map(axes: Axes, values: np.ndarray, image: np.ndarray) -> None:
+    """Values (S, S) in 0..1 on the common scale, and the outline of the breast in the image, where it has one."""
+    axes.imshow(values, cmap=HEAT, vmin=0, vmax=1, interpolation="antialiased")
+    if image.any() and not image.all():
+        axes.contour(image > 0, levels=[0.5], colors=["white"], linewidths=0.4, alpha=0.8)
+
+
+def colour_bar(figure: Figure, maps: AxesImage, grid: np.ndarray, label: str) -> None:
+    bar = figure.colorbar(maps, ax=grid, fraction=0.012, pad=0.01, shrink=0.8, aspect=35, ticks=[0, 0.5, 1])
+    bar.set_label(label, fontsize=6.5)
+    bar.outline.set_visible(False)  # type: ignore[operator]
 
 
 def without_axes(axes: Axes) -> None:

@@ -10,21 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 from mammo_lib.evaluation import metrics
 from mammo_lib.evaluation.figures import (
     BLACK,
     DOUBLE,
-    HEAT,
     LESION,
     RED,
     SKY,
     Boxes,
     View,
     at_least_one,
+    colour_bar,
+    draw_box,
+    draw_map,
     new_figure,
+    outlined_contour,
     styled,
     without_axes,
 )
@@ -74,17 +75,14 @@ def explained_case(rows: Sequence[Explained], title: str, data: str, whole: View
     if whole is not None:
         _draw_whole(grid[0, 0], whole)
     maps = grid[0, int(whole is not None) + 1].images[0]
-    bar = figure.colorbar(maps, ax=grid, fraction=0.012, pad=0.01, shrink=0.8, aspect=35, ticks=[0, 0.5, 1])
-    bar.set_label("Grad-CAM / gate", fontsize=6.5)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    colour_bar(figure, maps, grid, "Grad-CAM / gate")
     return figure
 
 
 def _draw_row(line: Sequence[Axes], row: Explained) -> None:
     line[0].imshow(row.image, vmin=0, vmax=255, interpolation="antialiased")
     if row.heat.max() > 0:
-        contour = line[0].contour(row.heat, levels=[0.5 * row.heat.max()], colors=[SKY], linewidths=0.7)
-        contour.set_path_effects([withStroke(linewidth=1.3, foreground=BLACK)])
+        outlined_contour(line[0], row.heat, 0.5 * row.heat.max(), SKY)
     _outline(line[0], row.boxes, LESION)
     name = row.network.replace(", ", "\n")
     line[0].set_title(f"{name}\np(malignant) = {row.probability:.3f}", loc="left", linespacing=1.25)
@@ -98,9 +96,7 @@ def _draw_row(line: Sequence[Axes], row: Explained) -> None:
 
 
 def _draw_map(axes: Axes, row: Explained, values: np.ndarray) -> None:
-    axes.imshow(values, cmap=HEAT, vmin=0, vmax=1, interpolation="antialiased")
-    if row.image.any() and not row.image.all():
-        axes.contour(row.image > 0, levels=[0.5], colors=["white"], linewidths=0.4, alpha=0.8)
+    draw_map(axes, values, row.image)
     _outline(axes, row.boxes, "white")
 
 
@@ -111,10 +107,8 @@ def _draw_whole(axes: Axes, whole: View) -> None:
 
 
 def _outline(axes: Axes, boxes: Boxes, colour: str, dash: str = "-") -> None:
-    for x, y, w, h in boxes:
-        frame = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=1.1, linestyle=dash)
-        frame.set_path_effects([withStroke(linewidth=1.8, foreground=BLACK)])  # for grey print
-        axes.add_patch(frame)
+    for box in boxes:
+        draw_box(axes, box, colour, width=1.1, dash=dash)
 
 
 def operating_point(curve: Curve, threshold: float, data: str) -> Figure:

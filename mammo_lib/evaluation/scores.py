@@ -15,7 +15,6 @@ from mammo_lib.evaluation.tables import (
     NO_BRACKETS,
     STAGE_LABELS,
     UNDEFINED,
-    Key,
     Results,
     Setting,
     chosen,
@@ -213,15 +212,9 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
     obuchowski_high, delong_low, delong_high, note`. The last takes cases for independent: where it is much narrower,
     patients matter.
     """
-    rows = [
-        {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        | _intervals_of((stage, network, initial), results, setting)
-        for network, initial in lines(stage, setting)
-    ]
+    counts = dict.fromkeys(("cases", "patients"), "Int64")
     bounds = [f"{method}_{end}" for method in _METHODS for end in ("low", "high")]
-    types = dict.fromkeys(["auc", *bounds], "Float64") | {"cases": "Int64", "patients": "Int64"}
-    columns = ["network", "initial", "cases", "patients", "auc", *bounds, "note"]
-    frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
+    frame = _lines(stage, results, setting, _intervals_of, counts, ("auc", *bounds), ())
     shown = plain(frame[["network", "initial", "cases", "patients"]])
     for method, label in _METHODS.items():
         shown[label] = with_interval(frame["auc"], frame[f"{method}_low"], frame[f"{method}_high"])
@@ -234,21 +227,19 @@ def intervals(stage: str, results: Results, setting: Setting) -> Table:
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
 
-def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, object]:
-    if key not in results:
-        return {"note": setting.reasons.get(key, MISSING)}
-    units = metrics.aggregate(results[key], setting.unit_of(key[0]))
+def _intervals_of(units: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[str, object]:
     test = units[units["part"] == "test"]
     names = ("label", "probability", "patient_id", "fold")
     label, probability, patients, fold = (test[name].to_numpy() for name in names)
-    row: dict[str, object] = {"cases": len(test), "patients": len(set(patients)), "note": ""}
+    row: dict[str, object] = {"cases": len(test), "patients": len(set(patients))}
     resamples, confidence = setting.profile.evaluation.resamples, setting.profile.evaluation.confidence
     try:
         row["auc"] = metrics.auc(label, probability, fold)
         statistic = statistics.weighted_auc(label, probability, fold)
         drawn = statistics.bootstrap(statistic, patients, resamples, setting.seed)
     except UNDEFINED as reason:
-        return row | {"note": str(reason)}
+        notes.append(str(reason))
+        return row
     for interval in (
         lambda: statistics.percentile(drawn, confidence),
         lambda: statistics.delong_interval(label, probability, confidence, fold, patients),
@@ -258,7 +249,7 @@ def _intervals_of(key: Key, results: Results, setting: Setting) -> dict[str, obj
         try:  # one that is not defined takes no other with it
             row |= _ends(interval())
         except UNDEFINED as reason:
-            row["note"] = f"{row['note']}; {reason}".removeprefix("; ")
+            notes.append(str(reason))
     return row
 
 

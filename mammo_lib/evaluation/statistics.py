@@ -43,15 +43,12 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Interval:
-    """`low <= high`, at `confidence`, by `method` ("percentile", "bca", "delong" or "obuchowski")."""
+    """`low <= high`, by `method` ("percentile", "bca", "delong" or "obuchowski")."""
 
     estimate: float
     low: float
     high: float
-    confidence: float
     method: str
-    resamples: int = 0
-    excluded: int = 0
 
     @property
     def is_point(self) -> bool:
@@ -166,7 +163,14 @@ def percentile(replicates: Replicates, confidence: float = 0.95) -> Interval:
     """Efron's percentile interval; one point when every resample gives the estimate (perfect separation)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(replicates.values, [tail, 1 - tail])
-    return _interval(replicates, float(low), float(high), confidence, "percentile")
+    return Interval(replicates.estimate, float(low), float(high), "percentile")
+
+
+def auc_interval(
+    label: ArrayLike, probability: ArrayLike, patients: ArrayLike, resamples: int, confidence: float, seed: int
+) -> Interval:
+    """Percentile interval, over patients, of the AUC of some cases, (n,) each. Undefined as in `bootstrap`."""
+    return percentile(bootstrap(weighted_auc(label, probability), patients, resamples, seed), confidence)
 
 
 def bca(replicates: Replicates, confidence: float = 0.95) -> Interval:
@@ -182,7 +186,7 @@ def bca(replicates: Replicates, confidence: float = 0.95) -> Interval:
     bias, acceleration = norm.ppf(below), _acceleration(replicates)
     shifted = bias + norm.ppf([tail, 1 - tail])
     low, high = np.quantile(values, norm.cdf(bias + shifted / (1 - acceleration * shifted)))
-    return _interval(replicates, float(low), float(high), confidence, "bca")
+    return Interval(replicates.estimate, float(low), float(high), "bca")
 
 
 def _acceleration(replicates: Replicates) -> float:
@@ -199,11 +203,6 @@ def _acceleration(replicates: Replicates) -> float:
     spread = left_out.mean() - left_out
     scale = (spread**2).sum() ** 1.5
     return float((spread**3).sum() / (6 * scale)) if scale > 0 else 0.0
-
-
-def _interval(replicates: Replicates, low: float, high: float, confidence: float, method: str) -> Interval:
-    used = len(replicates.values)
-    return Interval(replicates.estimate, low, high, confidence, method, used, replicates.excluded)
 
 
 def bootstrap_p(replicates: Replicates) -> float:
@@ -289,7 +288,7 @@ def delong_interval(
         raise Undefined(f"DeLong's interval{by}: it has no variance in these cases")
     half = norm.ppf((1 + confidence) / 2) * np.sqrt(max(covariance[0, 0], 0))
     low, high = np.clip([aucs[0] - half, aucs[0] + half], 0, 1)
-    return Interval(float(aucs[0]), float(low), float(high), confidence, "delong" if patients is None else "obuchowski")
+    return Interval(float(aucs[0]), float(low), float(high), "delong" if patients is None else "obuchowski")
 
 
 def delong_test(

@@ -180,7 +180,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
     """ROC curves, confusion matrices, calibration and forest plots, from stored predictions; files in figures/."""
     from mammo_lib.evaluation import figures, figures_curves
 
-    results, data = predictions(experiment), data_sentence(experiment)
+    results, data = predictions(experiment), experiment.sentence
     written: list[Path] = []
     for stage, initial in experiment.profile.main_initial.items():
         shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] in EXTRA_LABELS)]
@@ -198,11 +198,6 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         for name, figure in drawn.items():
             written += figures.save(figure, experiment.figures, name)
     return written + _draw_questions(experiment, data) + _draw_protocols(experiment)
-
-
-def data_sentence(experiment: Experiment) -> str:
-    """What every picture of this experiment says of its data."""
-    return f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}"
 
 
 def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFrame) -> "Curve":

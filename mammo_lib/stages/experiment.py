@@ -39,6 +39,11 @@ class Experiment:
         return cls(get_profile(profile), protocol, seed, allow_partial)
 
     @property
+    def sentence(self) -> str:
+        """What every picture of this experiment says of its data."""
+        return f"{self.profile.data}; protocol {self.protocol}, seed {self.seed}"
+
+    @property
     def places(self) -> Places:
         return Places.of(self.profile)
 

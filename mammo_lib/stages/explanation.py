@@ -13,7 +13,6 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
-from mammo_lib.stages.comparison import data_sentence
 from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, load_network, outcomes
 from mammo_lib.training.folder import BEST, RECORD
@@ -192,7 +191,7 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     with np.load(experiment.runs / cell.name / MAPS) as maps:
         heat = maps["maps"].astype(np.float32)
     samples = _samples(images, heat, test, probability)
-    data, network = data_sentence(experiment), NETWORK_LABELS[cell.network]
+    data, network = experiment.sentence, NETWORK_LABELS[cell.network]
     rows = localisation.representative_cases(test, probability)
     masks = lesion_masks(experiment, test.iloc[rows])
     chosen = [replace(samples[row], mask=mask) for row, mask in zip(rows, masks, strict=True)]

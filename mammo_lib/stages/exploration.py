@@ -265,7 +265,7 @@ def draw_threshold(trained: TrainedCell, part: str, threshold: float) -> "dict[s
 
 def _sentence(trained: TrainedCell) -> str:
     experiment = trained.experiment
-    return f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}. {NOT_CLINICAL}"
+    return f"{experiment.sentence}. {NOT_CLINICAL}"
 
 
 def png(figure: "Figure") -> bytes:

@@ -57,19 +57,27 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
     for fold in sorted(parts(experiment, "G")["fold"].unique().tolist()):
         _check_validation(experiment, fold)
         reader = _Reader.of(experiment, fold)
-        for stage in USED:
-            cases = parts(experiment, stage).query("fold == @fold and part != 'train'").reset_index(drop=True)
-            odds, known = reader.log_odds(stage, experiment, grid, cases), (cases["part"] == "validation").to_numpy()
-            cases["probability"] = reader.probability(stage, odds, odds[known], cases[known])
-            paths.write_table(cases.reindex(columns=PREDICTION_COLUMNS), extra_file(experiment, MASS_MAP, stage, fold))
+        _predict(experiment, reader, grid, "P")
+        cases, odds = _predict(experiment, reader, grid, "G")
+        known = (cases["part"] == "validation").to_numpy()
         readings += [{"fold": fold} | row for row in _compare_readings(cases[known], odds[known])]
-        found.append(reader.found(grid, cases[cases["part"] == "test"].reset_index(drop=True)))
+        found.append(reader.found(grid, cases))
         for name in (RECORD, HISTORY):
             with paths.atomic_write(map_results(experiment) / f"fold{fold}" / name) as part:
                 shutil.copyfile(_runs(experiment, fold) / name, part)
     paths.write_table(pd.DataFrame(readings), map_results(experiment) / "readings.csv")
     write_localisation(experiment, pd.concat(found, ignore_index=True), SHOWN, map_results(experiment))
     return pd.DataFrame(readings)
+
+
+def _predict(experiment: Experiment, reader: "_Reader", grid: Grid, stage: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """The validation and test cases of the reader's fold with their probability, which is written, and their odds."""
+    wanted = parts(experiment, stage).query("fold == @reader.fold and part != 'train'")
+    cases = wanted.reset_index(drop=True)
+    odds, known = reader.log_odds(stage, experiment, grid, cases), (cases["part"] == "validation").to_numpy()
+    cases["probability"] = reader.probability(stage, odds, odds[known], cases[known])
+    paths.write_table(cases.reindex(columns=PREDICTION_COLUMNS), extra_file(experiment, MASS_MAP, stage, reader.fold))
+    return cases, odds
 
 
 def transfer_map(experiment: Experiment, source: Experiment) -> pd.DataFrame:
@@ -115,14 +123,19 @@ class _Reader:
         probability: np.ndarray = fitted.predict_proba(odds[:, USED[stage]])[:, 1]
         return probability
 
-    def found(self, grid: Grid, test: pd.DataFrame) -> pd.DataFrame:
-        """How well P(mass) finds the lesions of test images: `localisation.per_image`, beside the controls."""
+    def found(self, grid: Grid, cases: pd.DataFrame) -> pd.DataFrame:
+        """How well P(mass) finds the lesions of the test images among `cases`, the same whose odds were asked.
+
+        `localisation.per_image`, beside the controls.
+        """
         from scipy.special import softmax
 
         from mammo_lib.evaluation import localisation
 
-        rows, maps = self._maps(grid, test["row"].to_numpy())
-        test = test.set_index("row").loc[rows].reset_index()
+        rows, maps = self._maps(grid, cases["row"])
+        test = cases[cases["part"] == "test"].sort_values("row", ignore_index=True)
+        tested = np.isin(rows, test["row"])
+        rows, maps = rows[tested], maps[tested]
         mass = np.where(grid.inside[rows], 1 - softmax(maps, axis=-1)[..., 0], 0)
         heat = mass.repeat(CELL, axis=1).repeat(CELL, axis=2)
         threshold = self.source.profile.evaluation.threshold

@@ -184,7 +184,7 @@ def _tell(folder: Path, line: str) -> None:
 def build_network(profile: Profile, cell: "Cell") -> "Classifier":
     from mammo_lib.models import networks
 
-    size = (profile.patches if cell.stage == "P" else profile.globals).size
+    size = profile.size(cell.stage)
     return networks.build(cell.network, size=size, vgg_hidden=profile.vgg_hidden, cbam=profile.cbam, seed=cell.seed)
 
 
@@ -349,5 +349,5 @@ def draw_learning_curves(experiment: Experiment, stage: str) -> list[Path]:
         str(network): {str(initial): run for initial, run in runs.groupby("initial")}
         for network, runs in first.groupby("network", sort=False)
     }
-    data = f"{experiment.profile.data}; protocol {experiment.protocol}, seed {experiment.seed}, fold 0"
+    data = f"{experiment.sentence}, fold 0"
     return figures.save(figures_curves.learning_curves(curves, data), experiment.figures, f"curves_{stage}")

@@ -88,7 +88,7 @@ def _probabilities(experiment: Experiment, source: Experiment, cell: "Cell", row
 
 def _assure_same_size(experiment: Experiment, source: Experiment, stage: str) -> None:
     profile, met = source.profile, load(experiment, stage)[0].shape[1]
-    learnt = (profile.patches if stage == "P" else profile.globals).size
+    learnt = profile.size(stage)
     if met != learnt:
         raise ValueError(
             f"set {stage} has {met} pixels a side in profile {experiment.profile.name} and {learnt} in {profile.name}: "
@@ -113,7 +113,6 @@ def _write_and_measure(
         "patients": cases["patient_id"].nunique(),
     }
     rule = experiment.profile.evaluation
-    statistic = statistics.weighted_auc(cases["label"], cases["probability"])
-    replicates = statistics.bootstrap(statistic, cases["patient_id"], rule.resamples, experiment.seed)
-    auc = statistics.percentile(replicates, rule.confidence)
+    settings = (rule.resamples, rule.confidence, experiment.seed)
+    auc = statistics.auc_interval(cases["label"], cases["probability"], cases["patient_id"], *settings)
     return about | {"auc": auc.estimate, "auc_low": auc.low, "auc_high": auc.high}

@@ -144,9 +144,8 @@ def _shuffled(experiment: Experiment, cell: Cell, number: int) -> dict[str, Any]
     history = fit(network, images, table.assign(label=labels), training, profile, cell.seed, folder, settings)
     predicted, rule = predict(network, images, table, training.batch_size, default_device()), profile.evaluation
     test = predicted[predicted["part"] == "test"]
-    statistic = statistics.weighted_auc(test["label"], test["probability"])
-    replicates = statistics.bootstrap(statistic, test["patient_id"], rule.resamples, experiment.seed)
-    auc = statistics.percentile(replicates, rule.confidence)
+    how = (rule.resamples, rule.confidence, experiment.seed)
+    auc = statistics.auc_interval(test["label"], test["probability"], test["patient_id"], *how)
     return {
         "control": f"shuffled labels {number + 1}",
         "cases": len(test),

@@ -28,10 +28,9 @@ def cell_settings(cell: Cell, profile: Profile, inputs: Mapping[str, str]) -> di
 
     One dict for all: `paths.is_done(record, settings)` compares it, and checkpoints carry it as their config.
     """
-    size = profile.patches.size if cell.stage == "P" else profile.globals.size
     content = {
         "cell": cell,
-        "size": size,
+        "size": profile.size(cell.stage),
         "training": profile.training(cell.stage),
         "augmentation": profile.augmentation,
         "cbam": profile.cbam,
