@@ -21,7 +21,8 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] 
               mias      mini-MIAS; with --protocol grouped_cv or as_written
               mias-asymmetries  the same, architectural distortions and asymmetries counted as masses too
               mias-cpu-imagenet  VGG16 from ImageNet through the patches on mini-MIAS, small
-              own       your own cases.csv and images, the paper's sizes
+              own       your own cases.csv and images, the paper's sizes; a GPU
+              own-cpu   the same, trained small, for a host without a GPU
               tiny      what the tests run
   --protocol  official    CBIS-DDSM's own test patients; validation by patient (default)
               as_written  the paper's random splits, leaks and all

@@ -415,6 +415,16 @@ _MIAS_CPU_IMAGENET = replace(
     removal=True,
 )
 _OWN = replace(_PAPER, name="own", source="table", data="the user's own case table", archive="own", demo=False)
+_OWN_CPU = replace(  # as small as reduced-cpu
+    _REDUCED_CPU,
+    name="own-cpu",
+    source="table",
+    data="the user's own case table, trained small: P 80 x 80 (4 patches a mass, at most 10 epochs), "
+    "G 128 x 128 (at most 6 epochs)",
+    archive="own",
+    patch_training=replace(_REDUCED_CPU.patch_training, precision=None),
+    global_training=replace(_REDUCED_CPU.global_training, precision=None),
+)
 
 PROFILES = {
     profile.name: profile
@@ -429,6 +439,7 @@ PROFILES = {
         _MIAS_ASYMMETRIES,
         _MIAS_CPU_IMAGENET,
         _OWN,
+        _OWN_CPU,
         _TINY,
     )
 }

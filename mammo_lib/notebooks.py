@@ -43,9 +43,8 @@ def execute(name: str, parameters: Mapping[str, object], copies: Path) -> Path:
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=[
-                "--IPKernelApp.log_level=ERROR"
-            ],  # a warning on local sockets, once a notebook, says nothing
+            # what the kernel itself reports, a warning on local sockets and at its end an interrupt, says nothing
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
         message = f"{error.ename}: {error.evalue}".strip()

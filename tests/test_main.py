@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from mammo_lib import __main__ as shell
+from mammo_lib.config import PROFILES, get_profile
 from mammo_lib.data import cases
+
+ROOT = Path(__file__).parent.parent
+CELLS = 4 * len(get_profile("tiny").networks)  # one on P, three on G of each
 
 
 def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,8 +28,11 @@ def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["evaluate", "--profile", "tiny"], "the split is not drawn: run 01_data_preparation first"),
         (["split", "--profile", "tiny"], "the data is not prepared: run 01_data_preparation first"),
         (["report", "--profile", "tiny"], "the split is not drawn"),
-        (["train", "--profile", "tiny", "--cells", "Q/*"], "no cell is called 'Q/*': the first of 24 is P/vgg16/"),
-        (["transfer", "--learnt-on", "tiny"], "none of 24 cells is trained: train profile tiny first"),
+        (
+            ["train", "--profile", "tiny", "--cells", "Q/*"],
+            f"no cell is called 'Q/*': the first of {CELLS} is P/vgg16/",
+        ),
+        (["transfer", "--learnt-on", "tiny"], f"none of {CELLS} cells is trained: train profile tiny first"),
         (["check", "--profile", "nano"], "unknown profile 'nano': choose one of quick, paper"),
         (["check", "--seed", "-1"], "seed is -1: give 0 or a positive number"),
         (["notebook", "99_nothing"], "unknown notebook '99_nothing': choose one of 00_environment"),
@@ -38,6 +45,11 @@ def test_what_is_foreseen_is_one_sentence(tmp_path: Path, arguments: list[str], 
     assert done.stderr.startswith("error: ")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_help_of_run_all_names_every_profile() -> None:
+    told = subprocess.run([ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    assert set(PROFILES) <= set(told.partition("\n  --profile ")[2].partition("\n  --protocol ")[0].split())
 
 
 def test_an_archive_with_a_hole_stops_unless_a_part_will_do(tmp_path: Path) -> None:

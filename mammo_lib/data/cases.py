@@ -1,8 +1,22 @@
 """The case table: its columns, its types, its checks. Any data set becomes this; knows no pixel and no archive.
 
-One row is one mass. Paths are relative to the archive's root, with forward slashes. Boxes are whole-image pixels,
-origin top left, x to the right; they are blank where the mask gives them. Columns beyond `COLUMNS` are kept and not
-checked, but for `crop_path`, which sources with a separate picture of the mass add at the end.
+One row is one mass. A file has all of COLUMNS; those of OPTIONAL may be blank:
+
+    mass_id, image_id, patient_id   text; a mass once, an image and a patient as often as they have masses
+    side, view                      LEFT or RIGHT; CC or MLO
+    label                           1 malignant, 0 benign
+    pathology                       the truth in the source's words
+    official_split                  train or test, one of them for all of a patient; blank: the data has no such split,
+                                    and --protocol official cannot be used
+    assessment                      BI-RADS 0 to 5: a baseline of its own in the tables
+    density, subtlety               as the source writes them
+    shape, margins                  words of the BI-RADS lexicon, joined by "-": the other baseline
+    image_path, mask_path           relative to the archive's root, with forward slashes
+    box_x, box_y, box_w, box_h      whole-image pixels, origin top left, x to the right; blank where the mask gives it
+    source                          where the row comes from, for who reads the table
+
+Columns beyond these are kept and not checked, but for `crop_path`, which sources with a separate picture of the mass
+add at the end.
 """
 
 import warnings
@@ -15,14 +29,9 @@ import pandas as pd
 from mammo_lib import paths
 
 KEYS = ("mass_id", "image_id", "patient_id")
-DESCRIPTION_COLUMNS = (
-    "assessment",
-    "density",
-    "subtlety",
-    "shape",
-    "margins",
-)  # as the source writes them; may be blank
+DESCRIPTION_COLUMNS = ("assessment", "density", "subtlety", "shape", "margins")
 BOX_COLUMNS = ("box_x", "box_y", "box_w", "box_h")
+OPTIONAL = ("pathology", "official_split", *DESCRIPTION_COLUMNS, "mask_path", *BOX_COLUMNS, "source")  # may be blank
 COLUMNS = (
     *KEYS,
     "side",
@@ -78,9 +87,9 @@ def require_complete(
 
 
 def table(rows: Iterable[Mapping[str, Any]], where: str) -> pd.DataFrame:
-    """A checked case table from one mapping a mass; a missing optional value is a blank. Errors as in `check`."""
+    """A checked case table from one mapping a mass; of the OPTIONAL columns a row may leave out any. As `check`."""
     frame = pd.DataFrame(list(rows))
-    for name in (column for column in BOX_COLUMNS if column not in frame):
+    for name in (column for column in OPTIONAL if column not in frame):
         frame[name] = None
     check(frame, where)
     extra = [column for column in frame.columns if column not in COLUMNS]
@@ -118,6 +127,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the table as UTF-8 CSV") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path}: not a CSV table ({str(error).strip()})") from None
+    if len(frame.columns) == 1 and ";" in frame.columns[0]:
+        raise ValueError(f"{path}: its cells are separated by semicolons: save the table with commas")
     frame.columns = frame.columns.str.strip()
     return frame.fillna("").apply(lambda column: column.str.strip())
 

@@ -74,7 +74,6 @@ def _row(line: str) -> dict[str, str | int]:
         "label": int(fields["pathology"] == "MALIGNANT"),
         "official_split": "test",
         "image_path": _FILES[image_id],
-        "mask_path": "",
         "box_x": int(fields["x"]) - 1,
         "box_y": int(fields["y"]) - 1,
         "box_w": int(fields["w"]),

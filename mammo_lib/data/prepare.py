@@ -190,7 +190,10 @@ def _check_loss(lost: int, masses: int, max_loss: float, destination: Path) -> N
     if lost == masses:
         raise PrepareError(f"none of the {masses} masses can be used: {where}")
     if lost > max_loss * masses:
-        raise PrepareError(f"{lost} of {masses} masses cannot be used, more than the {max_loss:.0%} allowed: {where}")
+        raise PrepareError(
+            f"{lost} of {masses} masses cannot be used, more than the {max_loss:.0%} allowed: {where}; "
+            "mend them, or go on without (--allow-partial)"
+        )
 
 
 def _with_boxes(cases: pd.DataFrame, boxes: dict[str, Box]) -> pd.DataFrame:

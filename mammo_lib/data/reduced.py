@@ -86,7 +86,7 @@ def _descriptions(root: Path, allow_partial: bool) -> pd.DataFrame:
     """The official rows under the case table's column names, without files and boxes."""
     table = read_descriptions(find_descriptions(root, allow_partial)).rename(columns=_SAME_NAME | _MASS_NAME)
     table["mass_id"] = table["image_id"] + "_" + table["abnormality_id"]
-    table = table.assign(mask_path="", source="reduced")
+    table = table.assign(source="reduced")
     return table[[column for column in cases.COLUMNS if column in table]]
 
 

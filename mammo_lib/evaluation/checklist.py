@@ -25,10 +25,18 @@ def fill(facts: Mapping[str, str]) -> pd.DataFrame:
     and `where` then says nothing. ValueError for a fact that no item asks for: a misspelt name would be lost.
     """
     rows = [(name, *_row(item, facts)) for name, items in CHECKLISTS.items() for item in items]
-    unknown = sorted(set(facts) - set().union(*(needed(item) for items in CHECKLISTS.values() for item in items)))
+    unknown = sorted(set(facts) - asked())
     if unknown:
-        raise ValueError(f"fact {unknown[0]!r} is asked for by no item of the checklists: correct its name or drop it")
+        raise ValueError(
+            f"fact {unknown[0]!r} is asked for by no item of the checklists: correct its name (one of "
+            f"{', '.join(sorted(asked()))}) or drop it"
+        )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def asked() -> set[str]:
+    """The names of all facts that some item asks for."""
+    return set().union(*(needed(item) for items in CHECKLISTS.values() for item in items))
 
 
 def needed(item: Item) -> set[str]:

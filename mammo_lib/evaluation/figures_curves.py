@@ -40,6 +40,7 @@ INITIAL_STYLES = {
     "patch": (RED, "-"),
     "imagenet_patch": (PURPLE, "-"),
 }
+PER_ROW = 6  # networks side by side: as many as the paper has
 LOSS_LIMIT = 3  # ours, nats: chance is 0.69; one diverged first epoch would flatten every other curve
 BINS = 10  # ours: calibration points, of equal numbers of cases
 
@@ -104,7 +105,7 @@ def calibration(curves: Sequence[Curve], data: str, bins: int = BINS) -> Figure:
 def confusion_matrices(curves: Sequence[Curve], threshold: float, data: str) -> Figure:
     """Counts at the threshold (malignant at or above it), shaded by the share of the true class."""
     at_least_one(curves)
-    columns = min(len(curves), 6)
+    columns = min(len(curves), PER_ROW)
     rows = -(-len(curves) // columns)
     rule = f"{data}. Decision: malignant at a score of {threshold:.3f} or more"
     figure = new_figure(DOUBLE if columns > 2 else SINGLE, 0.3 + 1.4 * rows, rule)
@@ -118,7 +119,7 @@ def confusion_matrices(curves: Sequence[Curve], threshold: float, data: str) -> 
     for axes in grid[:, 0]:
         axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
         axes.set_ylabel("truth")
-    for axes in grid[-1]:
+    for axes in grid.flat[max(0, len(curves) - columns) : len(curves)]:  # nothing is below them
         axes.set_xlabel("decision")
     return figure
 
@@ -144,9 +145,14 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
     """
     at_least_one(histories)
     width = DOUBLE if len(histories) > 2 else SINGLE
-    figure = new_figure(width, 2.9, data)
-    grid = figure.subplots(2, len(histories), squeeze=False, sharex="col", sharey="row")
-    for column, (network, runs) in zip(grid.T, histories.items(), strict=True):
+    blocks, columns = -(-len(histories) // PER_ROW), min(len(histories), PER_ROW)
+    figure = new_figure(width, 0.5 + 2.4 * blocks, data)
+    shared = "col" if blocks == 1 else "none"
+    grid = figure.subplots(2 * blocks, columns, squeeze=False, sharex=shared, sharey="row")  # type: ignore[call-overload]
+    pairs = grid.reshape(blocks, 2, columns).transpose(0, 2, 1).reshape(-1, 2)  # loss and accuracy of each network
+    for axes in pairs[len(histories) :].flat:
+        axes.set_axis_off()
+    for column, (network, runs) in zip(pairs, histories.items(), strict=False):
         for initial, history in runs.items():
             colour, dash = INITIAL_STYLES.get(initial, (PURPLE, "-."))
             best = history.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True]).iloc[0]
@@ -158,12 +164,13 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
         column[0].set_title(ROW_LABELS.get(network, network), fontsize=6.5)
         column[1].set_xlabel("epoch")
         column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    if grid[0, 0].get_ylim()[1] > LOSS_LIMIT:
-        grid[0, 0].set(ylim=(0, LOSS_LIMIT))
-    grid[0, 0].set_ylabel(f"cross entropy\n(up to {LOSS_LIMIT})")
-    grid[1, 0].set_ylabel("accuracy")
+    for loss, accuracy in pairs[::columns]:  # the first of each row
+        if loss.get_ylim()[1] > LOSS_LIMIT:
+            loss.set(ylim=(0, LOSS_LIMIT))
+        loss.set_ylabel(f"cross entropy\n(up to {LOSS_LIMIT})")
+        accuracy.set_ylabel("accuracy")
     title = "thin: training, thick: validation, dot: epoch kept; initial weights:"
-    handles = {line.get_label(): line for axes in grid[0] for line in axes.lines if line.get_label()[0] != "_"}
+    handles = {line.get_label(): line for axes in pairs[:, 0] for line in axes.lines if line.get_label()[0] != "_"}
     legend = figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4, title=title)
     legend.set_alignment("left")
     return figure

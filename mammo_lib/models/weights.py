@@ -82,7 +82,7 @@ def transfer(network: Classifier, state: Mapping[str, Tensor]) -> TransferReport
     if empty:
         raise ValueError(
             f"these weights do not fit the trunk of {network.name}: {empty[0]} and {len(empty) - 1} more entries "
-            "are absent or of another shape; give the weights of the same trunk"
+            "are absent or of another shape; give the weights of the same trunk, under the names that its layers have"
         )
     network.load_state_dict({name: given[name] for name in loaded}, strict=False)
     return report

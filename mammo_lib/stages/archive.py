@@ -61,6 +61,12 @@ def read_archive(experiment: Experiment) -> Archive:
         "mini_mias": partial(mini_mias.case_table, asymmetries=profile.asymmetries),
         "table": own_table.case_table,
     }
+    if profile.source not in sources:
+        known = ", ".join(sources)
+        raise ValueError(
+            f"profile {profile.name} has the source {profile.source!r}: choose one of {known}, or enter it in "
+            "read_archive and LAYOUTS of mammo_lib/stages/archive.py"
+        )
     if profile.source in ("phantom", "cbis_ddsm"):
         layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
     else:
@@ -86,11 +92,12 @@ def prepare(experiment: Experiment, executor: Executor | None = None) -> "Prepar
     from mammo_lib.training.experiments import cores, lasting_pool
 
     archive, places, profile = read_archive(experiment), experiment.places, experiment.profile
-    every_core = lasting_pool(cores())
-    with (
-        nullcontext(executor) if executor or profile.phantom else every_core as workers
-    ):  # phantoms are too few to share
-        return room.prepare(archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers)
+    losses = 1.0 if experiment.allow_partial else room.MAX_LOSS
+    alone = executor is not None or profile.phantom is not None  # phantoms are too few to share
+    with nullcontext(executor) if alone else lasting_pool(cores()) as workers:
+        return room.prepare(
+            archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers, losses
+        )
 
 
 def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:

@@ -15,6 +15,7 @@ from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_M
 from mammo_lib.stages.archive import MASSES, expected
 from mammo_lib.stages.experiment import Experiment, extra_file, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
+from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.export import Table
@@ -126,9 +127,9 @@ def _setting(experiment: Experiment) -> "Setting":
         row, key = tried[tried["cell"] == cell.name], (cell.stage, cell.network, cell.initial)
         if row.empty:
             reasons[key] = f"fold {cell.fold} not run" if cell.fold else "not run"
-        elif row["state"].item() == "not available":
+        elif row["state"].item() == NOT_AVAILABLE:
             reasons[key] = "weights not available"
-        elif row["state"].item() in ("failed", "not run", "diverged"):
+        elif row["state"].item() in ("failed", "not run", DIVERGED):
             said, _, _ = row["message"].item().partition(" (images")  # which ones is in outcomes.csv
             reasons[key] = f"{row['state'].item()}: {said}"
     extra = tuple(row for row in EXTRA_LABELS if extra_file(experiment, row, "P").exists())

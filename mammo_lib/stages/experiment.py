@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import MASS_MAP, PROBE, PROTOCOLS, Profile, get_profile
+from mammo_lib.config import MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
@@ -75,8 +75,14 @@ def map_results(experiment: Experiment) -> Path:
 
 
 def check(experiment: Experiment) -> None:
-    """Refuse at the door what would fail later: folders that cannot be written, an archive that is not there."""
+    """Refuse at the door what would fail later: an unknown network, folders that cannot be written, no archive."""
     places, profile = experiment.places, experiment.profile
+    unknown = [name for name in profile.networks if name not in NETWORK_LABELS]
+    if unknown:
+        raise ValueError(
+            f"profile {profile.name} names the network {unknown[0]!r}, which has no label: correct its name, or give "
+            "it and its variant with CBAM a label in NETWORK_LABELS of mammo_lib/config.py"
+        )
     for folder in (places.prepared, experiment.runs, experiment.results, experiment.figures):
         _assure_writable(folder)
     if profile.source == "mini_mias" and experiment.protocol == "official":

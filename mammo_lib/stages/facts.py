@@ -50,6 +50,18 @@ SOURCES = {
         "data_availability": "Drawn anew from the seed by anyone, byte for byte.",
     },
 }
+_DDSM_CITATION = (
+    "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
+    "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0)."
+)
+CITATIONS = {  # by source
+    "cbis_ddsm": _DDSM_CITATION,
+    "reduced": _DDSM_CITATION,
+    "phantom": _DDSM_CITATION,  # of the real mammograms beside the phantoms
+    "mini_mias": "Suckling J, Parker J, Dance D, et al. The Mammographic Image Analysis Society digital mammogram "
+    "database. Exerpta Medica, International Congress Series 1069, 375-378, 1994 (mini-MIAS, for research only).",
+    "table": "The data: as its owner asks.",
+}
 
 
 def facts(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:

@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from mammo_lib.evaluation.report import Section, Table
 
 PAPER = "https://doi.org/10.3788/LOP202158.0410007"
-CITE = (
+PAPER_CITATION = (
     "Xu W, Pei Y, Gao D, Zhu J, Liu Y. Mass classification of breast mammogram based on attention mechanism and "
-    "transfer learning. Laser & Optoelectronics Progress 58(4), 0410007, 2021. doi 10.3788/LOP202158.0410007.",
-    "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
-    "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0).",
-    "This reproduction: CITATION.cff of the repository.",
+    "transfer learning. Laser & Optoelectronics Progress 58(4), 0410007, 2021. doi 10.3788/LOP202158.0410007."
 )
+OUR_CITATION = "This reproduction: CITATION.cff of the repository."
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
 FURTHER = ("birads", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
@@ -84,6 +82,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
     from mammo_lib.evaluation.report import Link
 
     asked = questions(made["questions"].frame["question"].unique())
+    citations = (PAPER_CITATION, facts.CITATIONS[experiment.profile.source], OUR_CITATION)
     section = Exhibits(experiment, known, made, FIGURES | asked).section
     return [
         section("In short", facts=("aim", "protocol", "parts", "performance", "spread")),
@@ -135,7 +134,12 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             stored=("outcomes", "environment"),
             links=notebooks(experiment),
         ),
-        section("How to cite", prose=CITE, facts=("availability",), links=[Link("the paper", PAPER)]),
+        section(
+            "How to cite",
+            prose=citations,
+            facts=("availability",),
+            links=[Link("the paper", PAPER)],
+        ),
     ]
 
 

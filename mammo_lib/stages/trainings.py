@@ -302,10 +302,17 @@ def outcomes(experiment: Experiment) -> pd.DataFrame:
 
 
 def status(experiment: Experiment) -> pd.DataFrame:
-    """How far every cell of the matrix is, and the time it still needs."""
-    from mammo_lib.training import experiments
+    """How far every cell of the matrix is, and the time it still needs.
 
-    return experiments.status(cells(experiment), experiment.runs, experiment.profile)
+    One that came to nothing for good when it was last tried (no weights to start from, or it diverged) says so.
+    """
+    from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE, status
+
+    table = status(cells(experiment), experiment.runs, experiment.profile)
+    told = table["cell"].map(outcomes(experiment).set_index("cell")["state"])
+    settled = told.isin((DIVERGED, NOT_AVAILABLE)) & ~table["state"].isin(("done", "running"))
+    table.loc[settled, "state"], table.loc[settled, "seconds_left"] = told[settled], 0.0
+    return table
 
 
 def any_history(experiment: Experiment, stage: str) -> bool:

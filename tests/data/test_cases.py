@@ -144,3 +144,19 @@ def test_problems():
     table = cases.problem_table([cases.problem("a", "scan", "b.dcm", "cut off")])
     assert table.to_dict("records") == [{"id": "a", "stage": "scan", "file": "b.dcm", "reason": "cut off"}]
     assert list(cases.problem_table([]).columns) == list(cases.PROBLEM_COLUMNS)
+
+
+def test_rows_may_leave_out_what_may_be_blank():
+    ids = {"mass_id": "m", "image_id": "i", "patient_id": "p", "side": "LEFT", "view": "CC", "label": 1}
+    table = cases.table([ids | {"image_path": "i.png"} | dict.fromkeys(cases.BOX_COLUMNS, 1)], "here")
+    assert table.columns.tolist() == list(cases.COLUMNS)
+    blank = set(cases.OPTIONAL) - set(cases.BOX_COLUMNS)
+    assert (table[sorted(blank)] == "").all(axis=None)
+    with pytest.raises(ValueError, match="column label missing"):
+        cases.table([{name: value for name, value in ids.items() if name != "label"} | {"image_path": "i.png"}], "here")
+
+
+def test_semicolons_are_told_from_commas(tmp_path):
+    (tmp_path / "cases.csv").write_text(";".join(cases.COLUMNS) + "\n")
+    with pytest.raises(ValueError, match="separated by semicolons: save the table with commas"):
+        cases.read(tmp_path / "cases.csv")

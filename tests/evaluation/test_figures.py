@@ -240,6 +240,17 @@ def test_the_dot_of_a_learning_curve_is_the_epoch_kept():
     assert dots[1].get_ydata()[0] == 0.9
 
 
+def test_learning_curves_of_more_networks_than_fit_side_by_side_go_on_below():
+    names = [*NETWORKS, "densenet121", "densenet121_cbam"]
+    figure = figures_curves.learning_curves({name: {"scratch": history()} for name in names}, DATA)
+    titles = [axes.title for axes in figure.axes if axes.get_title()]
+    assert len(titles) == len(names)
+    extents = [title.get_window_extent() for title in titles]
+    assert min(box.x0 for box in extents) >= 0
+    assert max(box.x1 for box in extents) <= figure.bbox.x1
+    assert len({round(box.y0) for box in extents}) == 2
+
+
 def test_a_forest_shows_each_row_and_hides_none(drawn):
     axes = drawn["forest"].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["VGG16+CBAM − VGG16", "B", "C"]

@@ -229,7 +229,7 @@ def test_representative_cases_are_the_medians_of_equal_groups():
     assert list(shuffled["image_id"].iloc[again]) == list(cases["image_id"].iloc[chosen])
 
 
-def test_too_few_cases_to_choose_from_is_an_error():
-    cases = pd.DataFrame({"image_id": ["a", "b", "c", "d"], "label": [0, 0, 1, 1]})
-    with pytest.raises(ValueError, match="3 samples of label 1 are asked for, the table has 2"):
-        localisation.representative_cases(cases, np.zeros(4))
+def test_a_class_with_fewer_cases_than_samples_shows_each_of_them():
+    cases = pd.DataFrame({"image_id": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]})
+    assert localisation.representative_cases(cases, np.array([0.5, 0.9, 0.4, 0.1])) == [2, 0, 3, 1]
+    assert localisation.representative_cases(cases.iloc[:0], np.zeros(0)) == []

@@ -1,6 +1,8 @@
 """From an archive to the cases that the evaluation expects, where the ids of a user's data look like numbers."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import pytest
 
 from mammo_lib import stages
 from mammo_lib.data import cases
+from mammo_lib.data.prepare import PrepareError
 from mammo_lib.stages import archive
 from mammo_lib.stages.archive import MASSES, lesion_masks
 from mammo_lib.stages.experiment import read_table
@@ -61,3 +64,33 @@ def test_images_of_digits_are_found_by_what_reads_them(experiment: stages.Experi
 def test_a_number_in_a_table_stays_one(tmp_path: Path) -> None:
     pd.DataFrame({"id": ["007"], "row": [3], "note": [""]}).to_csv(tmp_path / "table.csv", index=False)
     assert read_table(tmp_path / "table.csv").iloc[0].tolist() == ["007", 3, ""]
+
+
+def test_a_network_without_a_label_is_refused_at_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("tiny", "official", 0)
+    stages.check(run)
+    with pytest.raises(ValueError, match=r"names the network 'densenet', which has no label: .*NETWORK_LABELS"):
+        stages.check(replace(run, profile=replace(run.profile, networks=("vgg16", "densenet"))))
+
+
+def test_a_source_that_nobody_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("own", "grouped_cv", 0)
+    with pytest.raises(ValueError, match=r"source 'inbreast': choose one of phantom, .*read_archive and LAYOUTS"):
+        stages.read_archive(replace(run, profile=replace(run.profile, source="inbreast")))
+
+
+def test_masses_that_cannot_be_cut_stop_a_run_unless_a_part_will_do(
+    experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(experiment.places.archive, tmp_path / "data" / "own")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    path = tmp_path / "data" / "own" / "cases.csv"
+    table = cases.read(path)
+    table.loc[0, "box_w"] = 500  # beyond the image
+    cases.write(table, path)
+    with pytest.raises(PrepareError, match=r"1 of 10 masses cannot be used, more than the 1% .*\(--allow-partial\)"):
+        stages.prepare(experiment)
+    summary = stages.prepare(replace(experiment, allow_partial=True))
+    assert (summary.masses, summary.set_aside) == (PATIENTS - 1, 1)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib import stages
-from mammo_lib.evaluation import captions
+from mammo_lib.evaluation import captions, checklist
 from mammo_lib.stages import facts, page
 
 SECTIONS = [
@@ -114,4 +114,5 @@ def test_settings_that_were_tried_are_shown(run: stages.Experiment, text: str) -
 def test_every_source_of_data_has_its_facts() -> None:
     from mammo_lib.config import PROFILES
 
-    assert {profile.source for profile in PROFILES.values()} == set(facts.SOURCES)
+    assert {profile.source for profile in PROFILES.values()} == set(facts.SOURCES) == set(facts.CITATIONS)
+    assert set().union(*facts.SOURCES.values()) <= checklist.asked()
