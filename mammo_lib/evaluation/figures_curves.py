@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -117,7 +118,7 @@ def confusion_matrices(curves: Sequence[Curve], threshold: float, data: str) -> 
         _draw_counts(axes, counts)
         axes.set_title(ROW_LABELS.get(curve.network, curve.network), fontsize=6.5)
     for axes in grid[:, 0]:
-        axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
+        axes.set_yticks([0.5, 1.5], CLASSES, rotation=90, va="center")
         axes.set_ylabel("truth")
     for axes in grid.flat[max(0, len(curves) - columns) : len(curves)]:  # nothing is below them
         axes.set_xlabel("decision")
@@ -126,14 +127,15 @@ def confusion_matrices(curves: Sequence[Curve], threshold: float, data: str) -> 
 
 def _draw_counts(axes: Axes, counts: np.ndarray) -> None:
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Greys", vmin=0, vmax=1.7)  # ends at a middle grey, on which black text stays readable
-    axes.spines[:].set_visible(False)
+    told = [
+        [f"{count}\n{part:.0%}" for count, part in zip(*rows, strict=True)] for rows in zip(counts, share, strict=True)
+    ]
+    shades = {"cmap": "Greys", "vmin": 0, "vmax": 1.7}  # end at a middle grey, on which black text stays readable
+    written = {"annot": told, "fmt": "", "annot_kws": {"color": BLACK, "fontsize": 7}}
+    seaborn.heatmap(
+        share, **shades, **written, cbar=False, square=True, xticklabels=CLASSES, yticklabels=False, ax=axes
+    )
     axes.tick_params(length=0)
-    axes.set_xticks([0, 1], CLASSES)
-    axes.set_yticks([])
-    for (row, column), count in np.ndenumerate(counts):
-        axes.text(column, row - 0.1, str(count), ha="center", va="center", fontsize=8)
-        axes.text(column, row + 0.24, f"{share[row, column]:.0%}", ha="center", va="center", fontsize=6)
 
 
 @styled

@@ -230,7 +230,7 @@ def test_confusion_counts_by_hand():
     curve = figures_curves.Curve("vgg16", np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.5, 0.4, 0.5, 0.2]))
     figure = figures_curves.confusion_matrices([curve], 0.5, DATA)
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["2", "67%", "1", "33%", "1", "50%", "1", "50%"]
+    assert texts == ["2\n67%", "1\n33%", "1\n50%", "1\n50%"]
 
 
 def test_the_dot_of_a_learning_curve_is_the_epoch_kept():
