@@ -47,7 +47,7 @@ SOURCES = {
         "reference": "Known: a phantom is drawn from its label.",
         "annotation": "Known: a mask is drawn with its mass.",
         "setting": "None: there are no patients.",
-        "data_availability": "Drawn anew from the seed by anyone, byte for byte.",
+        "data_availability": "Drawn anew from the seed by anyone, with the pinned packages byte for byte.",
     },
 }
 _DDSM_CITATION = (
