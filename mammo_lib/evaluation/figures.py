@@ -35,7 +35,7 @@ DOUBLE = 180 / 25.4  # inches: both columns
 DPI = 300  # of the PNG, and of pixels inside the PDF
 
 BLACK, GREY, LIGHT = "#000000", "#666666", "#d0d0d0"
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"  # Okabe, Ito
+BLUE, GREEN, RED, SKY, PURPLE = "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"  # Okabe, Ito
 LESION = "#ff0000"  # the red box of Fig. 7
 HEAT = "inferno"  # dark to light in grey print as well
 SIGNS = (
@@ -95,7 +95,6 @@ class Sample:
     boxes: Boxes
     probability: float
     label: int
-    name: str = ""
     mask: np.ndarray | None = None
 
 
@@ -194,8 +193,7 @@ def gradcam_samples(samples: Sequence[Sample], data: str, network: str, rule: st
 
 
 def _caption(sample: Sample, letter: str) -> str:
-    name = f" {sample.name}" if sample.name else ""
-    return f"({letter}){name}\n{CLASSES[sample.label]}, p(malignant) = {sample.probability:.2f}"
+    return f"({letter})\n{CLASSES[sample.label]}, p(malignant) = {sample.probability:.2f}"
 
 
 @styled

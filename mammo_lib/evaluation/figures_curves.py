@@ -179,28 +179,21 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
 
 
 @styled
-def forest(
-    frame: pd.DataFrame, data: str, measure: str = "difference in AUC", width: float = DOUBLE, decimals: int = 3
-) -> Figure:
+def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", decimals: int = 3) -> Figure:
     """Paired differences with intervals, a line per row, numbers at the right; the zero line is no difference.
 
-    frame: columns label, difference, low, high, p; optional published (the printed difference, a hollow diamond).
-    p is printed as given: say in `measure` or the caption whether it is corrected. A row whose difference is missing
-    stays in the figure, marked "not available".
+    frame: columns label, difference, low, high, p, which is printed as given: say in `measure` or the caption whether
+    it is corrected. A row whose difference is missing stays in the figure, marked "not available".
     """
     at_least_one(frame)
-    figure = new_figure(width, 0.62 + 0.19 * len(frame), data)
+    figure = new_figure(DOUBLE, 0.62 + 0.19 * len(frame), data)
     axes = figure.subplots()
     places = np.arange(len(frame))[::-1]
     known = frame["difference"].notna().to_numpy()
     shown = frame[known]
     axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
     axes.hlines(places[known], shown["low"], shown["high"], color=BLACK, linewidth=1.1)
-    axes.plot(shown["difference"], places[known], "s", color=BLACK, markersize=4, label="ours, with interval")
-    if "published" in frame and frame["published"].notna().any():
-        style = {"markerfacecolor": "white", "markeredgecolor": RED, "markersize": 4.5, "zorder": 3}
-        axes.plot(frame["published"], places, "D", label="as printed", **style)  # type: ignore[arg-type]
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    axes.plot(shown["difference"], places[known], "s", color=BLACK, markersize=4)
     axes.set_yticks(places, frame["label"])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

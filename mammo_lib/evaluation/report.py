@@ -34,25 +34,23 @@ LONG = 40  # ours: rows from which a table is folded away until asked for (and a
 class Table:
     """`frame`'s columns and rows as they are (the index is not shown); `note` says unit, interval and method.
 
-    decimals: of every float column; columns that need others are given in `formats` (column -> "{:.1e}", "{:.0%}").
+    formats: of columns that need others than three decimals (column -> "{:.1e}", "{:.0%}").
     folded: shown when asked for, and in print; a table of more than LONG rows always is.
     """
 
     caption: str
     frame: pd.DataFrame
     note: str = ""
-    decimals: int = 3
     formats: Mapping[str, str] | None = None
     folded: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file, embedded. `text` says in words what it shows, for readers who cannot see it; blank: the caption."""
+    """A PNG file, embedded; its caption is also what readers hear who cannot see it."""
 
     caption: str
     path: Path
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,10 +163,7 @@ def _cells(table: Table) -> list[list[Cell]]:
         raise ValueError(f"table {table.caption!r} has no column {unknown[0]!r} to format")
     rows = table.frame.itertuples(index=False, name=None)
     return [
-        [
-            _cell(value, formats.get(name, f"{{:.{table.decimals}f}}"), name in formats)
-            for name, value in zip(names, row, strict=True)
-        ]
+        [_cell(value, formats.get(name, "{:.3f}"), name in formats) for name, value in zip(names, row, strict=True)]
         for row in rows
     ]
 
