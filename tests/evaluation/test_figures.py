@@ -177,8 +177,8 @@ def test_a_heat_map_is_shown_as_given_with_its_caption(drawn):
     assert to_rgb(box.get_edgecolor()) == (1, 0, 0)
     assert (box.get_x() + 0.5, box.get_y() + 0.5, box.get_width(), box.get_height()) == (5, 6, 8, 4)
     titles = [axes.get_title(loc="left") for axes in shown if axes.get_title(loc="left")]
-    assert titles[0] == "(a) P_00001_LEFT_CC\nbenign, p(malignant) = 0.20"
-    assert titles[2] == "(c) P_00001_LEFT_CC\nmalignant, p(malignant) = 0.90"
+    assert titles[0] == "(a)\nbenign, p(malignant) = 0.20"
+    assert titles[2] == "(c)\nmalignant, p(malignant) = 0.90"
     assert "Cases: the medians" in figure.texts[0].get_text().replace("\n", " ")
 
 
