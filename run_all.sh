@@ -30,7 +30,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] 
   --seed      of training (default 0); data and splits are the same for every seed
   --workers   cells trained at once, each in a process of its own (default: one after the other in the notebook); a GPU
               has room for several
-  --allow-partial  go on where files of the archive are missing; what is set aside for it is listed
+  --allow-partial  go on without files that are missing and masses that cannot be cut, however many; they are listed
   --force     redo what this profile and protocol have done before
 
 Where things go, below the repository or $MAMMO_CBAM_HOME:

@@ -67,9 +67,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "probe":
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
         if name in ("integrity", "prepare", "notebook"):
-            step.add_argument(
-                "--allow-partial", action="store_true", help="go on where files of the archive are missing"
-            )
+            text = "go on without files that are missing and masses that cannot be cut"
+            step.add_argument("--allow-partial", action="store_true", help=text)
         if name == "train":
             step.add_argument("--cells", default="*", help="pattern of cell names, for instance 'P/*' or 'G/resnet50*'")
     return main_parser

@@ -144,8 +144,7 @@ def is_done(record: Path, settings: Mapping[str, Any]) -> bool:
     differing = differences(read_json(record)["settings"], settings)
     if differing:
         raise StageMismatch(
-            f"{record} was made with other settings ({'; '.join(differing[:3])}): delete it to have it made again, "
-            "or run ./run_all.sh --force to redo all of this profile and protocol"
+            f"{record} was made with other settings ({'; '.join(differing[:3])}): delete it to have it made again"
         )
     return True
 

@@ -8,7 +8,7 @@ One row is one mass. A file has all of COLUMNS; those of OPTIONAL may be blank:
     pathology                       the truth in the source's words
     official_split                  train or test, one of them for all of a patient; blank: the data has no such split,
                                     and --protocol official cannot be used
-    assessment                      BI-RADS 0 to 5: a baseline of its own in the tables
+    assessment                      BI-RADS, 0 to 5, of every mass or of none: a baseline of its own in the tables
     density, subtlety               as the source writes them
     shape, margins                  words of the BI-RADS lexicon, joined by "-": the other baseline
     image_path, mask_path           relative to the archive's root, with forward slashes
@@ -87,7 +87,7 @@ def require_complete(
 
 
 def table(rows: Iterable[Mapping[str, Any]], where: str) -> pd.DataFrame:
-    """A checked case table from one mapping a mass; of the OPTIONAL columns a row may leave out any. As `check`."""
+    """A checked case table from one mapping a mass; a row may leave out any OPTIONAL column. Errors as in `check`."""
     frame = pd.DataFrame(list(rows))
     for name in (column for column in OPTIONAL if column not in frame):
         frame[name] = None
@@ -119,6 +119,10 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table")
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+    if ";" in header and "," not in header:
+        raise ValueError(f"{path}: its cells are separated by semicolons: save the table with commas")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
@@ -127,8 +131,6 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the table as UTF-8 CSV") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path}: not a CSV table ({str(error).strip()})") from None
-    if len(frame.columns) == 1 and ";" in frame.columns[0]:
-        raise ValueError(f"{path}: its cells are separated by semicolons: save the table with commas")
     frame.columns = frame.columns.str.strip()
     return frame.fillna("").apply(lambda column: column.str.strip())
 

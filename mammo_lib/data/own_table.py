@@ -12,6 +12,7 @@ import pandas as pd
 from mammo_lib.data import cases
 
 TABLE = "cases.csv"
+ASSESSMENTS = ("0", "1", "2", "3", "4", "5")  # BI-RADS
 
 
 def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -21,6 +22,7 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     `allow_partial`; without, FileNotFoundError. ValueError, naming row and column, when the table is none.
     """
     table = cases.read(root / TABLE)
+    _check_assessments(table, root / TABLE)
     reasons = {str(row["mass_id"]): _missing(row, root) for row in cases.records(table)}
     missing = [
         cases.problem(mass_id, "read", file, f"{file} is not on disk") for mass_id, file in reasons.items() if file
@@ -28,6 +30,17 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     cases.require_complete(missing, len(table), root, allow_partial)
     there = table[[not file for file in reasons.values()]].reset_index(drop=True)
     return there, cases.problem_table(missing)
+
+
+def _check_assessments(table: pd.DataFrame, path: Path) -> None:
+    """BI-RADS alone is a baseline: a table with an assessment of some masses would stop where it is measured."""
+    known = table["assessment"].isin(ASSESSMENTS)
+    if (table["assessment"] != "").any() and not known.all():
+        row = table[~known].iloc[0]
+        raise ValueError(
+            f"{path}: mass_id {row['mass_id']!r}: assessment {row['assessment']!r} must be one of "
+            f"{', '.join(ASSESSMENTS)}, for every mass, or blank for all of them"
+        )
 
 
 def _missing(row: Mapping[str, Any], root: Path) -> str:

@@ -192,7 +192,7 @@ def _check_loss(lost: int, masses: int, max_loss: float, destination: Path) -> N
     if lost > max_loss * masses:
         raise PrepareError(
             f"{lost} of {masses} masses cannot be used, more than the {max_loss:.0%} allowed: {where}; "
-            "mend them, or go on without (--allow-partial)"
+            "mend them, or go on without (--allow-partial; not while streaming)"
         )
 
 

@@ -149,12 +149,13 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
     width = DOUBLE if len(histories) > 2 else SINGLE
     blocks, columns = -(-len(histories) // PER_ROW), min(len(histories), PER_ROW)
     figure = new_figure(width, 0.5 + 2.4 * blocks, data)
-    shared = "col" if blocks == 1 else "none"
-    grid = figure.subplots(2 * blocks, columns, squeeze=False, sharex=shared, sharey="row")  # type: ignore[call-overload]
+    grid = figure.subplots(2 * blocks, columns, squeeze=False, sharey="row")
     pairs = grid.reshape(blocks, 2, columns).transpose(0, 2, 1).reshape(-1, 2)  # loss and accuracy of each network
     for axes in pairs[len(histories) :].flat:
         axes.set_axis_off()
     for column, (network, runs) in zip(pairs, histories.items(), strict=False):
+        column[0].sharex(column[1])
+        column[0].tick_params(labelbottom=False)
         for initial, history in runs.items():
             colour, dash = INITIAL_STYLES.get(initial, (PURPLE, "-."))
             best = history.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True]).iloc[0]

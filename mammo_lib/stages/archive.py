@@ -61,12 +61,6 @@ def read_archive(experiment: Experiment) -> Archive:
         "mini_mias": partial(mini_mias.case_table, asymmetries=profile.asymmetries),
         "table": own_table.case_table,
     }
-    if profile.source not in sources:
-        known = ", ".join(sources)
-        raise ValueError(
-            f"profile {profile.name} has the source {profile.source!r}: choose one of {known}, or enter it in "
-            "read_archive and LAYOUTS of mammo_lib/stages/archive.py"
-        )
     if profile.source in ("phantom", "cbis_ddsm"):
         layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
     else:
@@ -93,8 +87,8 @@ def prepare(experiment: Experiment, executor: Executor | None = None) -> "Prepar
 
     archive, places, profile = read_archive(experiment), experiment.places, experiment.profile
     losses = 1.0 if experiment.allow_partial else room.MAX_LOSS
-    alone = executor is not None or profile.phantom is not None  # phantoms are too few to share
-    with nullcontext(executor) if alone else lasting_pool(cores()) as workers:
+    settled = executor is not None or profile.phantom is not None  # phantoms are too few to share
+    with nullcontext(executor) if settled else lasting_pool(cores()) as workers:
         return room.prepare(
             archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers, losses
         )
@@ -205,7 +199,7 @@ def integrity(experiment: Experiment) -> pd.DataFrame:
 
     archive, pairs = read_archive(experiment), experiment.results / NEAR_DUPLICATES
     official = experiment.profile.source in ("cbis_ddsm", "reduced")
-    found = pd.read_csv(pairs) if pairs.exists() else None
+    found = read_table(pairs) if pairs.exists() else None
     table = room.to_frame(room.check(archive.cases, archive.problems, archive.root, official, found))
     paths.write_table(table, experiment.results / "integrity.csv")
     return table

@@ -17,12 +17,14 @@ from mammo_lib.config import MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
-IDS = dict.fromkeys(("id", "patch_id", "mass_id", "image_id", "patient_id"), str)  # text, also where all are digits
+IDS = dict.fromkeys(  # text, also where all are digits
+    ("id", "patch_id", "mass_id", "image_id", "patient_id", "image_a", "image_b"), str
+)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Which profile, which protocol, which seed; and whether an archive with missing files will do."""
+    """Which profile, which protocol, which seed; and whether a part of an archive will do."""
 
     profile: Profile
     protocol: str
@@ -75,13 +77,20 @@ def map_results(experiment: Experiment) -> Path:
 
 
 def check(experiment: Experiment) -> None:
-    """Refuse at the door what would fail later: an unknown network, folders that cannot be written, no archive."""
+    """Refuse at the door what would fail later: unknown names, folders that cannot be written, no archive."""
+    from mammo_lib.stages.facts import CITATIONS
+
     places, profile = experiment.places, experiment.profile
     unknown = [name for name in profile.networks if name not in NETWORK_LABELS]
     if unknown:
         raise ValueError(
             f"profile {profile.name} names the network {unknown[0]!r}, which has no label: correct its name, or give "
             "it and its variant with CBAM a label in NETWORK_LABELS of mammo_lib/config.py"
+        )
+    if profile.source not in CITATIONS:
+        raise ValueError(
+            f"profile {profile.name} has the source {profile.source!r}: choose one of {', '.join(CITATIONS)}, or enter "
+            "it where CONTRIBUTING.md says (Add a data set)"
         )
     for folder in (places.prepared, experiment.runs, experiment.results, experiment.figures):
         _assure_writable(folder)

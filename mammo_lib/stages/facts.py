@@ -59,7 +59,7 @@ CITATIONS = {  # by source
     "reduced": _DDSM_CITATION,
     "phantom": _DDSM_CITATION,  # of the real mammograms beside the phantoms
     "mini_mias": "Suckling J, Parker J, Dance D, et al. The Mammographic Image Analysis Society digital mammogram "
-    "database. Exerpta Medica, International Congress Series 1069, 375-378, 1994 (mini-MIAS, for research only).",
+    "database. Excerpta Medica, International Congress Series 1069, 375-378, 1994 (mini-MIAS, for research only).",
     "table": "The data: as its owner asks.",
 }
 

@@ -124,9 +124,9 @@ class _Reader:
         return probability
 
     def found(self, grid: Grid, cases: pd.DataFrame) -> pd.DataFrame:
-        """How well P(mass) finds the lesions of the test images among `cases`, the same whose odds were asked.
+        """How well P(mass) finds the lesions of test images: `localisation.per_image`, beside the controls.
 
-        `localisation.per_image`, beside the controls.
+        `cases`: those given to `log_odds`, whose maps are stored and read again.
         """
         from scipy.special import softmax
 

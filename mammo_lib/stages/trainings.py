@@ -304,14 +304,14 @@ def outcomes(experiment: Experiment) -> pd.DataFrame:
 def status(experiment: Experiment) -> pd.DataFrame:
     """How far every cell of the matrix is, and the time it still needs.
 
-    One that came to nothing for good when it was last tried (no weights to start from, or it diverged) says so.
+    One that came to nothing when it was last tried, for want of weights or because it diverged, says so.
     """
     from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE, status
 
     table = status(cells(experiment), experiment.runs, experiment.profile)
     told = table["cell"].map(outcomes(experiment).set_index("cell")["state"])
     settled = told.isin((DIVERGED, NOT_AVAILABLE)) & ~table["state"].isin(("done", "running"))
-    table.loc[settled, "state"], table.loc[settled, "seconds_left"] = told[settled], 0.0
+    table.loc[settled, "state"] = told[settled]
     return table
 
 

@@ -157,6 +157,6 @@ def test_rows_may_leave_out_what_may_be_blank():
 
 
 def test_semicolons_are_told_from_commas(tmp_path):
-    (tmp_path / "cases.csv").write_text(";".join(cases.COLUMNS) + "\n")
+    (tmp_path / "cases.csv").write_text(";".join(cases.COLUMNS) + "\nm;carcinoma, invasive\n")
     with pytest.raises(ValueError, match="separated by semicolons: save the table with commas"):
         cases.read(tmp_path / "cases.csv")

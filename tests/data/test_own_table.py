@@ -64,3 +64,13 @@ def test_without_a_table_or_with_a_bad_one(archive):
     (archive / "cases.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"cases\.csv: there is no such table"):
         own_table.case_table(archive)
+
+
+def test_an_assessment_is_given_of_every_mass_or_of_none(archive):
+    table = cases.read(archive / "cases.csv")
+    cases.write(table.assign(assessment=["4", "0", "2", "5"]), archive / "cases.csv")
+    assert own_table.case_table(archive)[0]["assessment"].tolist() == ["4", "0", "2", "5"]
+    for wrong in ("", "4A"):
+        cases.write(table.assign(assessment=["4", wrong, "2", "5"]), archive / "cases.csv")
+        with pytest.raises(ValueError, match=rf"'m 2': assessment '{wrong}' must be one of 0, .* blank for all"):
+            own_table.case_table(archive)

@@ -249,6 +249,9 @@ def test_learning_curves_of_more_networks_than_fit_side_by_side_go_on_below():
     assert min(box.x0 for box in extents) >= 0
     assert max(box.x1 for box in extents) <= figure.bbox.x1
     assert len({round(box.y0) for box in extents}) == 2
+    panels = [axes for axes in figure.axes if axes.lines]
+    assert len(panels) == 2 * len(names)
+    assert all(tick == round(tick) for axes in panels for tick in axes.get_xticks())  # epochs
 
 
 def test_a_forest_shows_each_row_and_hides_none(drawn):
