@@ -222,6 +222,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str, columns: in
 
 
 def outlined_contour(axes: Axes, values: np.ndarray, level: float, colour: str) -> None:
+    """Where values (S, S) reach `level`, as a line."""
     contour = axes.contour(values, levels=[level], colors=[colour], linewidths=0.7)
     contour.set_path_effects([withStroke(linewidth=1.3, foreground="black")])  # for grey print
 
@@ -237,6 +238,7 @@ def _draw(axes: Axes, view: View) -> None:
 
 
 def draw_box(axes: Axes, box: Sequence[float], colour: str, width: float = 0.7, dash: str = "-") -> None:
+    """A box [x, y, w, h] in pixels of the picture, as a line `width` points wide."""
     x, y, w, h = box
     corner = (x - 0.5, y - 0.5)  # pixel 0 is at -0.5
     outline = Rectangle(corner, w, h, fill=False, edgecolor=colour, linewidth=width, linestyle=dash)
@@ -261,6 +263,7 @@ def draw_map(axes: Axes, values: np.ndarray, image: np.ndarray) -> None:
 
 
 def colour_bar(figure: Figure, maps: AxesImage, grid: np.ndarray, label: str) -> None:
+    """The scale 0..1 of `maps` beside a grid of axes."""
     bar = figure.colorbar(maps, ax=grid, fraction=0.012, pad=0.01, shrink=0.8, aspect=35, ticks=[0, 0.5, 1])
     bar.set_label(label, fontsize=6.5)
     bar.outline.set_visible(False)  # type: ignore[operator]

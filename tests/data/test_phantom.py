@@ -84,7 +84,7 @@ def test_label_lies_outside_the_breast_away_from_the_chest_wall() -> None:
             & ~cv2.dilate(drawn.breast.astype(np.uint8), np.ones((5, 5))).astype(bool)
         )
         rows, columns = np.nonzero(letters)
-        assert rows.size > 60  # three letters, in whichever font this OpenCV draws
+        assert np.ptp(columns) > np.ptp(rows) >= 5  # a line of letters, in whichever font this OpenCV has
         assert rows.max() < 0.25 * HEIGHT
         assert (columns > 0.6 * WIDTH).all() if side == "LEFT" else (columns < 0.4 * WIDTH).all()
         assert not (letters & drawn.breast).any()
