@@ -10,7 +10,8 @@ includes the validation part and the checkpoint; early stops, which would end mo
 the time after which the last of the 18 cells ends when `workers` of them run at once and a cell from patch weights
 waits for its P cell.
 
-On a CPU an epoch is measured on a few batches (`--batches`) and scaled up by its number of images; the table says so.
+On a CPU an epoch is measured on a few batches (`--batches`) and scaled up by its number of images, its checkpoint not;
+the table says so.
 """
 
 import heapq
@@ -23,12 +24,14 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import pandas as pd
 import tables
 import torch
 
 from mammo_lib import config
 from mammo_lib.training import experiments
 from mammo_lib.training.experiments import Cell, Outcome
+from mammo_lib.training.folder import HISTORY
 from mammo_lib.training.schedule import format_seconds
 
 PAPER = config.PROFILES["paper"]
@@ -93,9 +96,10 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
 
 
 def seconds_an_epoch(folder: Path, cell: Cell, batches: int | None) -> float:
-    """Of a whole epoch, from the measured ones after the first."""
-    ends = np.load(folder / cell.name / ENDS)
-    return float(np.median(np.diff(ends))) * sizes_of_parts(cell.stage, batches)[1]
+    """Of a whole epoch, from the measured ones after the first; a checkpoint takes as long whatever the batches are."""
+    whole = np.diff(np.load(folder / cell.name / ENDS))
+    trained = pd.read_csv(folder / cell.name / HISTORY)["seconds"].to_numpy()[1:]  # and validated, no more
+    return float(np.median(trained * sizes_of_parts(cell.stage, batches)[1] + (whole - trained)))
 
 
 def makespan(cells: Sequence[Cell], seconds: Mapping[Cell, float], workers: int) -> float:

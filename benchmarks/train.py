@@ -183,11 +183,10 @@ def peak_memory(way: str, precision: str, case: Case, data: Data, device: torch.
 
 def peaks(case: Case, data: Data, device: torch.device) -> list[float]:
     """GB of every way; to be called while this process is small, since a child's peak starts from its parent's."""
-    found = []
-    for way, precision in ways(device).items():
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            found.append(alone.submit(peak_memory, way, precision, case, data, device).result())
-    return found
+    spawn, compared = multiprocessing.get_context("spawn"), ways(device)
+    with ProcessPoolExecutor(len(compared), spawn, max_tasks_per_child=1) as alone:  # a process each
+        jobs = [alone.submit(peak_memory, *way, case, data, device) for way in compared.items()]
+        return [job.result() for job in jobs]
 
 
 def operations(case: Case) -> float:
