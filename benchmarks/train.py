@@ -87,9 +87,10 @@ def our_epoch(case: Case, data: Data, device: torch.device, precision: str) -> C
     network = build(case, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser, fetch = step.make_optimiser(network, case.training), step.make_fetch(images, device)
     network.train()
-    train_step = step.make_step(network, optimiser, precision)
     if device.type == "cuda":
-        train_step = step.capture(train_step, network, optimiser, fetch(np.arange(case.training.batch_size)))
+        train_step = step.make_captured(network, optimiser, precision, fetch(np.arange(case.training.batch_size)))
+    else:
+        train_step = step.make_step(network, optimiser, precision)
     settings, generator = config.Augmentation(), torch.Generator()
 
     def epoch() -> None:

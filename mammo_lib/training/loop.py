@@ -165,7 +165,7 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
         and not schedule.finished(run.epochs, run.settings)
     ):
         run.network.train()
-        full = step.capture(eager, run.network, run.optimiser, run.fetch(run.parts["train"][:size]))
+        full = step.make_captured(run.network, run.optimiser, run.precision, run.fetch(run.parts["train"][:size]))
     while not schedule.finished(run.epochs, run.settings):
         started = perf_counter()
         learning_rate = float(run.optimiser.param_groups[0]["lr"])
