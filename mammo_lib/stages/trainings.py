@@ -46,7 +46,8 @@ def cells(experiment: Experiment, pattern: str = "*") -> "list[Cell]":
 def train(experiment: Experiment, pattern: str = "*", executor: Executor | None = None) -> pd.DataFrame:
     """Train the cells that fit `pattern`; return one row a cell: its state, and the reason when it is not done.
 
-    What a cell recorded, without its weights, is copied to results/, where every later step reads it.
+    What a cell recorded, without its weights, is copied to results/ when it ends: every later step reads it there, also
+    after an interrupt of the cells behind it.
     """
     from mammo_lib.models.weights import WeightsNotAvailable
     from mammo_lib.training import experiments, loop, records
@@ -59,17 +60,14 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
         executor,
         folder=experiment.runs,
         expected={WeightsNotAvailable: experiments.NOT_AVAILABLE, loop.TrainingDiverged: experiments.DIVERGED},
+        decided=partial(_publish, experiment),
     )
-    for outcome in outcomes:
-        _publish(experiment, outcome)
-    table = pd.DataFrame(
-        [
-            {"cell": outcome.cell.name, "state": outcome.state, "message": _public(outcome.message, experiment)}
-            for outcome in outcomes
-        ]
-    )
-    _remember(table, experiment)
-    return table
+    return pd.concat([_row(outcome, experiment) for outcome in outcomes], ignore_index=True)
+
+
+def _row(outcome: "Outcome", experiment: Experiment) -> pd.DataFrame:
+    message = _public(outcome.message, experiment)
+    return pd.DataFrame([{"cell": outcome.cell.name, "state": outcome.state, "message": message}])
 
 
 def _public(message: str, experiment: Experiment) -> str:
@@ -270,7 +268,10 @@ def load_network(experiment: Experiment, cell: "Cell") -> "Classifier":
 
 
 def _publish(experiment: Experiment, outcome: "Outcome") -> None:
-    """Copy a finished cell's small files to results/; an unfinished one has none there, not even older ones."""
+    """Copy a finished cell's small files to results/; an unfinished one has none there, not even older ones.
+
+    The outcome itself is remembered in outcomes.csv.
+    """
     source, target = experiment.runs / outcome.cell.name, experiment.results / "cells" / outcome.cell.name
     if outcome.state in ("done", "skipped"):
         warmed = WARM_UP_HISTORY if (source / WARM_UP_HISTORY).exists() else None
@@ -279,6 +280,7 @@ def _publish(experiment: Experiment, outcome: "Outcome") -> None:
                 shutil.copyfile(source / name, part)
     elif target.exists():
         shutil.rmtree(target)
+    _remember(_row(outcome, experiment), experiment)
 
 
 def _remember(table: pd.DataFrame, experiment: Experiment) -> None:

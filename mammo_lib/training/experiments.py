@@ -126,8 +126,11 @@ def run(
     expected: Mapping[type[Exception], str] | None = None,
     retries: int = 1,
     progress: Callable[[str], None] = print,
+    decided: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Run `job` for every cell, parents before children, and return one outcome a cell, in the order of `cells`.
+
+    `decided` gets each outcome as soon as it is known: whoever keeps them there has them when a run is interrupted.
 
     `executor` is any concurrent.futures executor (None: here, one after the other): `Processes` below, a process pool,
     Dask's `Client(address).get_executor()`; `job` must then be picklable and leave its results on a disk that all
@@ -154,11 +157,13 @@ def run(
                     progress(f"{outcome.cell.name}: {outcome.message}: again")
                     continue
                 outcomes[outcome.cell] = replace(outcome, state="failed") if outcome.state == LOST else outcome
+                decided(outcomes[outcome.cell])
                 progress(f"[{len(outcomes)}/{len(cells)}] {_line(outcomes[outcome.cell])}")
             for cell, parent in _orphans(waiting, outcomes):
                 waiting.remove(cell)
                 state = NOT_AVAILABLE if parent.state in (NOT_AVAILABLE, DIVERGED) else "not run"
                 outcomes[cell] = Outcome(cell, state, f"its parent {parent.cell.name} is {parent.state}")
+                decided(outcomes[cell])
     finally:
         for future in running:
             future.cancel()

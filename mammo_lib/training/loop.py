@@ -168,7 +168,7 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
         full = step.make_captured(run.network, run.optimiser, run.precision, run.fetch(run.parts["train"][:size]))
     while not schedule.finished(run.epochs, run.settings):
         started = perf_counter()
-        learning_rate = float(run.optimiser.param_groups[0]["lr"])
+        learning_rate = float(f"{float(run.optimiser.param_groups[0]['lr']):.6g}")  # on CUDA a tensor, in float32
         trained = _train_epoch(run, lambda *batch: (full if len(batch[0]) == size else eager)(*batch))
         validated = _validate(run)
         run.epochs.append(

@@ -14,7 +14,7 @@ from torchvision.models import vgg
 from mammo_lib import paths, stages
 from mammo_lib.models import networks
 from mammo_lib.stages import trainings
-from mammo_lib.training.experiments import UNFINISHED, Cell
+from mammo_lib.training.experiments import UNFINISHED, Cell, Outcome
 from mammo_lib.training.folder import turn
 from mammo_lib.training.loop import TrainingDiverged
 from mammo_lib.training.schedule import Epoch
@@ -56,6 +56,27 @@ def test_of_two_commands_that_end_at_once_both_are_told(tmp_path: Path, monkeypa
         paths.write_table(first, experiment.results / "outcomes.csv")
     other.join()
     assert trainings.outcomes(experiment)["cell"].tolist() == ["a", "b"]
+
+
+def test_a_finished_cell_is_told_though_the_next_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+
+    def train(_: stages.Experiment, cell: Cell) -> Outcome:
+        if cell.network == "vgg16_cbam":
+            raise KeyboardInterrupt
+        for name in trainings.RECORDS:
+            paths.write_text(experiment.runs / cell.name / name, cell.network)
+        return Outcome(cell, "done", "random")
+
+    monkeypatch.setattr(trainings, "train_cell", train)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(experiment, "P/vgg16*")
+    name = "P/vgg16/scratch/fold0-seed0"
+    assert trainings.outcomes(experiment).values.tolist() == [[name, "done", "random"]]
+    assert (experiment.results / "cells" / name / "predictions.csv").read_text() == "vgg16"
 
 
 @pytest.fixture
