@@ -66,6 +66,17 @@ def test_importing_the_package_is_light() -> None:
     assert not {"torch", "pydicom", "pandas", "matplotlib", "cv2", "papermill"} & set(loaded)
 
 
+def test_what_is_no_dicom_is_read_where_pydicom_is_not_installed(tmp_path: Path) -> None:
+    (tmp_path / "image.pgm").write_bytes(b"P5\n3 2\n255\n" + bytes(range(6)))
+    code = (
+        "import sys; sys.modules['pydicom'] = None\n"
+        "from pathlib import Path\nfrom mammo_lib.data import images, prepare, reduced\n"
+        "print(images.read_image(Path(sys.argv[1])).tolist())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "image.pgm")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[[0, 1, 2], [3, 4, 5]]\n"
+
+
 def test_the_rule_would_be_noticed(tmp_path: Path) -> None:
     offender = tmp_path / "offender.py"
     offender.write_text(f"# {time.time()}\nfrom mammo_lib.evaluation import metrics\nimport mammo_lib.data.cases\n")

@@ -1,4 +1,6 @@
-"""One DICOM file -> its image and its tags. The only reader of pydicom; knows no patient, no archive and no mask.
+"""One DICOM file -> its image and its tags. Knows no patient, no archive and no mask.
+
+The only file that reads with pydicom, which is imported when there is a file to read: an archive of JPEGs needs none.
 
 Values are the stored ones: rescale and window tags are not applied, so that the one window of the project
 (`images.to_8bit`) is the only one.
@@ -9,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
-from pydicom.dataset import FileDataset
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
 
 MAX_SIDE = 20_000  # pixels; ours: film of 24 x 30 cm at 25 micrometres has 9600 x 12000
 MAX_PIXELS = 120_000_000  # ours: likewise; a CBIS-DDSM mammogram has up to some 40 million
@@ -74,6 +76,8 @@ class DicomImage:
 
 def read_tags(path: Path) -> DicomTags:
     """Header of a DICOM file, read without its pixels. ImageError when it is none."""
+    import pydicom
+
     with _sentence(path):
         _refuse_deflated(path)
         return _tags(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS)))
@@ -84,6 +88,8 @@ def read_dicom(path: Path) -> DicomImage:
 
     The header is judged before any pixel memory is asked for. Uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000.
     """
+    import pydicom
+
     check_header(read_tags(path), path)
     with _sentence(path):
         dataset = pydicom.dcmread(path)
@@ -133,11 +139,14 @@ def _sentence(path: Path) -> Iterator[None]:
 
 def _refuse_deflated(path: Path) -> None:
     """Such a file is inflated whole before its first tag is known, and a small one may hold any amount of zeros."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
     if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         raise ImageError(f"{path}: TransferSyntaxUID is deflated, save the file uncompressed")
 
 
-def _tags(dataset: FileDataset) -> DicomTags:
+def _tags(dataset: "FileDataset") -> DicomTags:
     def text(name: str) -> str:
         return str(dataset.get(name, None) or "").strip()
 
@@ -163,13 +172,15 @@ def _tags(dataset: FileDataset) -> DicomTags:
     )
 
 
-def _check_length(dataset: FileDataset, tags: DicomTags, path: Path) -> None:
+def _check_length(dataset: "FileDataset", tags: DicomTags, path: Path) -> None:
     """Uncompressed pixel data must be as long as the header says; a JPEG must have its end, as not all decoders ask."""
+    from pydicom.uid import UID
+
     if "PixelData" not in dataset:
         raise ImageError(f"{path}: PixelData is missing")
     expected = tags.rows * tags.columns * tags.bits_allocated // 8
     found = len(dataset.PixelData)
-    if not pydicom.uid.UID(tags.transfer_syntax).is_encapsulated and found < expected:
+    if not UID(tags.transfer_syntax).is_encapsulated and found < expected:
         raise ImageError(f"{path}: PixelData holds {found} of {expected} bytes: the file is cut off, fetch it again")
     if tags.transfer_syntax.startswith(_JPEG_SYNTAXES) and _JPEG_END not in dataset.PixelData[-_TAIL:]:
         raise ImageError(f"{path}: PixelData holds a JPEG without its end: the file is cut off, fetch it again")
