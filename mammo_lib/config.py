@@ -393,8 +393,8 @@ _REDUCED_CPU_IMAGENET = replace(
     warm_up=replace(_REDUCED_CPU_ADAPTED.global_training, learning_rate=3e-5, batch_size=4, max_epochs=3),
     removal=False,  # some hours of VGG16 on a core
 )
-# The paper's sizes in the minutes of a GPU that were lent (ours): its own settings with a sixth of its epochs at P, a
-# tenth at G, and half of its patience, so that the learning rate falls in them.
+# The paper's sizes in minutes of a GPU (ours): its own settings with a sixth of its epochs at P, a tenth at G, and half
+# of its patience, so that the learning rate falls in them.
 _REDUCED_SHORT = replace(
     _REDUCED,
     name="reduced-short",
