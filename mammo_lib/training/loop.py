@@ -164,6 +164,7 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
         and len(run.parts["train"]) >= size
         and not schedule.finished(run.epochs, run.settings)
     ):
+        progress("compiling the training step for this GPU: up to two minutes, less the next time")
         run.network.train()
         full = step.make_captured(run.network, run.optimiser, run.precision, run.fetch(run.parts["train"][:size]))
     while not schedule.finished(run.epochs, run.settings):
