@@ -13,11 +13,14 @@ class Cbam(nn.Module):
     """Channel gate, then spatial gate, each multiplied into the features.
 
     `channels` is C, `reduction` is r of (1), `kernel` the side of the convolution of (2): 7 in the paper, odd.
+    `normalised` puts a batch normalisation behind that convolution, as the code of Woo et al. does and neither paper's
+    equations do. Without it the gate may close for good: its input grows with the features, and where the sigmoid is 0
+    nothing passes forward or back.
     No layer has a bias: the equations show none. The ReLU between the layers of the MLP is ours: the paper names no
     activation, Woo et al. 2018 use this one. The layers start as torch initialises them (uniform, 1 / sqrt(fan in)).
     """
 
-    def __init__(self, channels: int, reduction: int, kernel: int) -> None:
+    def __init__(self, channels: int, reduction: int, kernel: int, normalised: bool = False) -> None:
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise ValueError(f"CBAM reduction {reduction} does not divide {channels} channels: choose one that does")
@@ -30,6 +33,7 @@ class Cbam(nn.Module):
             nn.Linear(hidden, channels, bias=False),  # W1 of (1)
         )
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)  # f of (2)
+        self.norm = nn.BatchNorm2d(1) if normalised else nn.Identity()
 
     def channel_gate(self, features: Tensor) -> Tensor:
         """Equation (1): (N, C, H, W) -> (N, C, 1, 1) in 0..1, sigmoid(MLP(average) + MLP(maximum))."""
@@ -41,7 +45,7 @@ class Cbam(nn.Module):
         """Equation (2): (N, C, H, W) -> (N, 1, H, W) in 0..1, sigmoid(conv([average; maximum] over channels))."""
         average = features.mean(dim=1, keepdim=True)
         maximum = features.amax(dim=1, keepdim=True)
-        return torch.sigmoid(self.conv(torch.cat((average, maximum), dim=1)))
+        return torch.sigmoid(self.norm(self.conv(torch.cat((average, maximum), dim=1))))
 
     def forward(self, features: Tensor) -> Tensor:
         """Equations (3) and (4): (N, C, H, W) -> (N, C, H, W)."""

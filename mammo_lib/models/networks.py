@@ -98,7 +98,7 @@ def build(name: str, *, size: int, vgg_hidden: int = 4096, cbam: config.Cbam = C
         trunk = TRUNKS[base](vgg_hidden)
         attention: nn.Module = nn.Identity()
         if name != base:
-            attention = Cbam(trunk.channels, cbam.reduction, cbam.spatial_kernel)
+            attention = Cbam(trunk.channels, cbam.reduction, cbam.spatial_kernel, cbam.normalised)
     if size < trunk.least_size:
         raise ValueError(f"{name} needs images of at least {trunk.least_size} pixels a side, got size {size}")
     return Classifier(name, trunk.features, attention, trunk.head)

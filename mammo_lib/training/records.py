@@ -41,6 +41,8 @@ def cell_settings(cell: Cell, profile: Profile, inputs: Mapping[str, str]) -> di
     if warm_up is not None:
         content["warm_up"] = warm_up
     plain: dict[str, Any] = paths.plain(content)
+    if not profile.cbam.normalised:
+        del plain["cbam"]["normalised"]  # records from before there was the choice have no such field
     return plain
 
 

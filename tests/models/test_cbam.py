@@ -116,6 +116,22 @@ def test_hand_written_gradients_are_the_slopes_of_the_transcription(arrays):
         assert (gradient * step).sum() == pytest.approx((up - down) / 2, rel=1e-6)
 
 
+def test_a_normalised_gate_does_not_close_however_large_the_features_are():
+    """By numpy: minus the mean of the batch, by its deviation. Without it a gate of these weights is shut at once."""
+    torch.manual_seed(0)
+    plain, normalised = Cbam(C, R, 7).double(), Cbam(C, R, 7, normalised=True).double()
+    normalised.load_state_dict(plain.state_dict(), strict=False)
+    features = torch.rand(N, C, H, W, dtype=torch.float64)
+    with torch.no_grad():
+        for cbam in (plain, normalised):
+            cbam.conv.weight.abs_().neg_()
+        pooled = torch.stack((features.mean(1), features.amax(1)), dim=1).numpy()
+        before = convolve(1000 * pooled, plain.conv.weight[0].numpy())
+        assert plain.spatial_gate(1000 * features).max() < 1e-6
+        gate = normalised.spatial_gate(1000 * features).numpy()
+    assert gate == pytest.approx(sigmoid((before - before.mean()) / np.sqrt(before.var() + 1e-5)), abs=1e-12)
+
+
 def test_no_bias_and_no_other_state():
     assert {name: tuple(value.shape) for name, value in Cbam(32, 16, 7).state_dict().items()} == {
         "mlp.0.weight": (2, 32),
