@@ -77,6 +77,11 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
     order = np.arange(len(images))
     ends: list[float] = []
     settings = replace(PAPER.training(cell.stage), max_epochs=epochs, stop_patience=epochs + 1)
+
+    def note(line: str) -> None:
+        if line.startswith("epoch "):
+            ends.append(perf_counter())
+
     loop.train(
         networks.build(cell.network, size=SIZES[cell.stage]),
         images,
@@ -89,7 +94,7 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
         folder / cell.name,
         {"cell": cell.name},
         device,
-        progress=lambda line: ends.append(perf_counter()),
+        progress=note,
     )
     np.save(folder / cell.name / ENDS, ends)
     return Outcome(cell, "done")

@@ -1,6 +1,7 @@
 """One DICOM file -> its image and its tags. Knows no patient, no archive and no mask.
 
-The only file that reads with pydicom, which is imported when there is a file to read: an archive of JPEGs needs none.
+The only file of the library that reads with pydicom, which is imported when there is a DICOM to read: an archive of
+JPEGs needs none.
 
 Values are the stored ones: rescale and window tags are not applied, so that the one window of the project
 (`images.to_8bit`) is the only one.

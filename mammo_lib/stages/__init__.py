@@ -6,6 +6,7 @@ steps that need them, so that a host without pydicom can train and a host withou
 """
 
 from mammo_lib.stages.archive import Archive, integrity, lesion_boxes, load, parts, prepare, read_archive, split
+from mammo_lib.stages.attention import first_steps, gates
 from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
 from mammo_lib.stages.experiment import Experiment, check, describe_environment, executor, forget
 from mammo_lib.stages.explanation import draw_explanations, explain
@@ -38,7 +39,9 @@ __all__ = [
     "evaluate",
     "executor",
     "explain",
+    "first_steps",
     "forget",
+    "gates",
     "histories",
     "integrity",
     "is_current",

@@ -46,8 +46,8 @@ def cells(experiment: Experiment, pattern: str = "*") -> "list[Cell]":
 def train(experiment: Experiment, pattern: str = "*", executor: Executor | None = None) -> pd.DataFrame:
     """Train the cells that fit `pattern`; return one row a cell: its state, and the reason when it is not done.
 
-    What a cell recorded, without its weights, is copied to results/ when it ends: every later step reads it there, also
-    after an interrupt of the cells behind it.
+    What a cell recorded, without its weights, is copied to results/ when it ends, also when a later one is interrupted:
+    every later step reads it there.
     """
     from mammo_lib.models.weights import WeightsNotAvailable
     from mammo_lib.training import experiments, loop, records
@@ -82,7 +82,7 @@ def _public(message: str, experiment: Experiment) -> str:
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     """Train one cell, predict its validation and test cases, and write its record; skip it when that is done."""
-    from mammo_lib.training import experiments, records
+    from mammo_lib.training import experiments, records, step
 
     started = datetime.now(UTC)
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
@@ -98,7 +98,8 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
     paths.write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
-    paths.write_json(folder / RECORD, record | {"initial_weights": note})
+    precision = step.choose_precision(training.precision, device)
+    paths.write_json(folder / RECORD, record | {"precision": precision, "initial_weights": note})
     # larger than the best by the optimiser's state, and of no further use
     for path in (*folder.glob("last*.pt"), *(folder / WARM_UP).glob("*.pt")):
         path.unlink()

@@ -164,12 +164,12 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
         and len(run.parts["train"]) >= size
         and not schedule.finished(run.epochs, run.settings)
     ):
-        progress("compiling the training step for this GPU: up to two minutes, less the next time")
+        progress("preparing the training step: one to two minutes where it is compiled for the first time")
         run.network.train()
         full = step.make_captured(run.network, run.optimiser, run.precision, run.fetch(run.parts["train"][:size]))
     while not schedule.finished(run.epochs, run.settings):
         started = perf_counter()
-        learning_rate = float(f"{float(run.optimiser.param_groups[0]['lr']):.6g}")  # on CUDA a tensor, in float32
+        learning_rate = schedule.learning_rate(run.optimiser)
         trained = _train_epoch(run, lambda *batch: (full if len(batch[0]) == size else eager)(*batch))
         validated = _validate(run)
         run.epochs.append(

@@ -65,6 +65,11 @@ def plateau(optimiser: Optimizer, settings: Training, epochs: Sequence[Epoch] = 
     return rule
 
 
+def learning_rate(optimiser: Optimizer) -> float:
+    """The one of the next epoch, to six digits: on CUDA it is a float32 tensor, in which 1e-5 is 9.99999975e-06."""
+    return float(f"{float(optimiser.param_groups[0]['lr']):.6g}")
+
+
 def without_rise(epochs: Sequence[Epoch]) -> int:
     """Epochs since validation accuracy last rose above all before; 0 when the last epoch did, or when there is none."""
     accuracies = [row.validation_accuracy for row in epochs]

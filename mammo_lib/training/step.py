@@ -6,8 +6,9 @@ On the CPU a step is eager, float32, channels_last. On CUDA the images stay on t
 forward, backward and update; bfloat16 where autocast allows it; fused optimiser) is captured once as a CUDA graph and
 replayed, because a batch of 4 is bound by kernel launches. The network in it is compiled, because what is left is bound
 by memory, and compiled kernels pass over it less often: on an H200, torch 2.11, 1.4 times the images per second for
-ResNet50+CBAM at P and at G, 1.6 for InceptionV3 at P, for half a minute or more of compiling before the first step
-(torch keeps what it compiled on disk for the next training). cuDNN's search for algorithms gained nothing there.
+ResNet50+CBAM at P and at G, 1.6 for InceptionV3 at P, for one to two minutes of compiling before the first step
+(results/benchmarks/step_cuda.md). torch keeps on disk what it compiled, and other cells use the device meanwhile; a
+cell alone, compiled anew, gains from some sixty epochs at P and a hundred at G. cuDNN's search gained nothing.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -29,11 +31,11 @@ Fetch = Callable[[np.ndarray], Tensor]  # indices (n,) -> uint8 (n, S, S) on the
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # see make_step
 
 
-def choose_precision(wanted: str | None, device: torch.device) -> str:
+def choose_precision(wanted: str | None, device: str | torch.device) -> str:
     """ "fp32" or "bf16" as wanted; None is bf16 on CUDA and fp32 elsewhere."""
     if wanted not in (None, "fp32", "bf16"):
         raise ValueError(f"unknown precision {wanted!r}: choose fp32 or bf16")
-    return wanted or ("bf16" if device.type == "cuda" else "fp32")
+    return wanted or ("bf16" if torch.device(device).type == "cuda" else "fp32")
 
 
 def make_optimiser(network: nn.Module, settings: Training) -> Optimizer:
@@ -88,10 +90,16 @@ def make_captured(network: nn.Module, optimiser: Optimizer, precision: str, imag
     """The step of `make_step` with a compiled network, captured for batches shaped as `images`, uint8 (n, S, S).
 
     Needs what torch.compile needs on CUDA: Triton, which comes with torch on Linux, and a C compiler. Without them set
-    torch's own TORCH_COMPILE_DISABLE=1: the graph alone is slower and as right.
+    torch's own TORCH_COMPILE_DISABLE=1: the graph alone is slower and as right. RuntimeError says so.
     """
-    torch.compiler.reset()  # it gives up after some networks in one process
-    return capture(make_step(torch.compile(network), optimiser, precision), network, optimiser, images)
+    torch.compiler.reset()  # or the ninth network of a process would be left uncompiled (its recompile limit)
+    try:
+        return capture(make_step(torch.compile(network), optimiser, precision), network, optimiser, images)
+    except TorchDynamoException as error:
+        raise RuntimeError(
+            f"the training step cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]}): install "
+            "a C compiler, or set TORCH_COMPILE_DISABLE=1 to train without"
+        ) from error
 
 
 def capture(step: Step, network: nn.Module, optimiser: Optimizer, images: Tensor) -> Step:

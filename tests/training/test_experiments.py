@@ -142,12 +142,16 @@ def test_a_failure_is_listed_its_children_are_not_run_and_the_others_go_on(tmp_p
 
     other = Cell("official", "G", "vgg16", "patch")
     imagenet = replace(G_CELL, initial="imagenet")
-    lines = []
+    lines, decided = [], []
     outcomes = run(
         [P_CELL, G_CELL, FIRST, other, imagenet], job, folder=tmp_path, expected={NoWeights: NOT_AVAILABLE},
-        progress=lines.append,
+        progress=lines.append, decided=decided.append,
     )  # fmt: skip
     assert states(outcomes) == ["failed", "not run", "skipped", "done", "not available"]
+    assert len(decided) == len(outcomes)
+    assert {(outcome.cell, outcome.state) for outcome in decided} == {
+        (outcome.cell, outcome.state) for outcome in outcomes
+    }
     assert outcomes[0].message == "ValueError: the loss is NaN"
     assert P_CELL.name in outcomes[1].message
     assert outcomes[4].message == "resnet50-0676ba61.pth is not there"

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from mammo_lib import config
 from mammo_lib.training import checkpoint, loop, step
@@ -319,6 +320,18 @@ def test_one_class_in_validation_has_no_auc(tmp_path):
 
 
 # ----------------------------------------------------------------------------- CUDA
+
+
+def test_a_host_that_cannot_compile_is_told_how_to_train_without(monkeypatch):
+    def no_compiler(*_):
+        raise TorchDynamoException("Failed to find C compiler.\nPlease specify one")
+
+    monkeypatch.setattr(step, "capture", no_compiler)
+    network = tiny.network()
+    with pytest.raises(
+        RuntimeError, match=r"Failed to find C compiler\.\): install a C compiler, or set TORCH_COMPILE"
+    ):
+        step.make_captured(network, step.make_optimiser(network, tiny.SETTINGS), "fp32", torch.zeros(2, 8, 8))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")

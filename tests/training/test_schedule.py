@@ -37,6 +37,14 @@ def test_learning_rate_falls_after_ten_epochs_without_a_rise():
     assert found[21] == pytest.approx(4e-5)
 
 
+def test_a_learning_rate_is_told_as_it_was_given_also_from_a_float32_tensor():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    for rate in (1e-5, 3e-5, 2e-3):
+        assert float(torch.tensor(rate)) != rate
+        assert schedule.learning_rate(torch.optim.Adam(parameters, torch.tensor(rate), capturable=True)) == rate
+        assert schedule.learning_rate(torch.optim.SGD(parameters, rate)) == rate
+
+
 def test_a_rise_starts_the_count_again():
     # epochs 2 to 10 are nine; epoch 11 rises by the least amount; 12 to 21 are ten, so epoch 22 is the first slower one
     found = rates([0.6] + [0.6] * 9 + [0.6 + 1e-9] + [0.6] * 10)

@@ -1,0 +1,93 @@
+"""How open CBAM's gates are, against the same means taken over one batch, and a gate that is shut."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from mammo_lib import stages
+from mammo_lib.stages import attention, trainings
+from mammo_lib.training import augment, loop
+from mammo_lib.training.experiments import Cell
+
+
+@pytest.fixture
+def run(tmp_path, trained_home, monkeypatch):
+    """Tiny phantoms, and the trained P cell of the proposed network."""
+    (tmp_path / "data").symlink_to(trained_home / "data")
+    cell = "runs/tiny/official/P/resnet50_cbam/scratch/fold0-seed0"
+    shutil.copytree(trained_home / cell, tmp_path / cell)
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    monkeypatch.setattr(attention, "SEEDS", 2)
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    return replace(experiment, profile=replace(experiment.profile, networks=("resnet50", "resnet50_cbam")))
+
+
+def batch(run, cell):
+    images, table = trainings.cell_data(run, cell)
+    rows = table.loc[table["part"] == "validation", "row"].to_numpy()
+    assert len(rows) <= attention.IMAGES
+    return augment.normalise(torch.from_numpy(images[rows])[:, None].float() / 255)
+
+
+def test_the_gates_of_each_seed_and_of_what_was_trained(run):
+    table = stages.gates(run).set_index(["stage", "initial", "seed", "when"])
+    assert [index for index in table.index if index[0] == "P"] == [
+        ("P", "scratch", 0, "before training"),
+        ("P", "scratch", 0, "kept epoch"),
+        ("P", "scratch", 1, "before training"),
+    ]
+    assert {index[1:] for index in table.index if index[0] == "G"} == {
+        ("scratch", 0, "before training"),
+        ("scratch", 1, "before training"),
+        ("patch", 0, "before training"),  # its parent is trained with this seed alone; ImageNet weights are not here
+    }
+    cell = Cell("official", "P", "resnet50_cbam", "scratch")
+    for when, network in (
+        ("before training", trainings.build_network(run.profile, cell).eval()),
+        ("kept epoch", trainings.load_network(run, cell)),
+    ):
+        with torch.no_grad():
+            features = network.features(batch(run, cell))
+            gate = network.attention.channel_gate(features)
+            spatial = network.attention.spatial_gate(gate * features)
+        row = table.loc[("P", "scratch", 0, when)]
+        assert row[["channel_gate", "spatial_gate"]].tolist() == pytest.approx(
+            [float(gate.mean()), float(spatial.mean())], rel=1e-4
+        )
+
+
+def test_a_shut_gate_is_seen(run, monkeypatch):
+    build = trainings.build_network
+
+    def shut(profile, cell):
+        network = build(profile, cell)
+        torch.nn.init.constant_(network.attention.conv.weight, -100.0)
+        return network
+
+    monkeypatch.setattr(attention, "build_network", shut)
+    table = stages.gates(run)
+    before = table[table["initial"].eq("scratch") & table["when"].eq("before training")]
+    assert len(before) == 4
+    assert (before["spatial_gate"] < 1e-6).all()
+
+
+def test_the_first_steps_are_those_of_a_training(run):
+    """At a rate of 0 the loss of the first is that of its batch, warped and in order as in training."""
+    still = replace(run.profile.global_training, learning_rate=0.0, batch_size=4, precision="fp32")
+    run = replace(run, profile=replace(run.profile, global_training=still))
+    found = stages.first_steps(run)
+    assert found["step"].tolist() == list(range(1, len(found) + 1))
+    assert found["spatial_gate"].between(0, 1).all()
+    cell = Cell("official", "G", "resnet50_cbam", "scratch")
+    images, table = trainings.cell_data(run, cell)
+    train = table.loc[table["part"] == "train", "row"].to_numpy()
+    first = np.random.default_rng((0, 1, 0)).permutation(train)[:4]
+    generator = torch.Generator().manual_seed(loop.step_seeds(0, 1, 1)[1])
+    x = augment.normalise(augment.augment(torch.from_numpy(images[first]), run.profile.augmentation, generator))
+    logits = trainings.build_network(run.profile, cell)(x.contiguous(memory_format=torch.channels_last))
+    loss = cross_entropy(logits, torch.from_numpy(table["label"].to_numpy()[first]))
+    assert found["loss"][0] == pytest.approx(float(loss), rel=1e-4)
