@@ -107,9 +107,8 @@ def first_steps(experiment: Experiment) -> pd.DataFrame:
     optimiser = step.make_optimiser(network, training)
     train_step = step.make_step(network, optimiser, step.choose_precision(training.precision, "cpu"))
     opened: list[float] = []
-    _cbam(network).norm.register_forward_hook(
-        lambda *call: opened.append(float(torch.sigmoid(call[-1].detach()).mean()))
-    )
+    before_sigmoid = _cbam(network).norm
+    before_sigmoid.register_forward_hook(lambda *call: opened.append(float(call[-1].detach().sigmoid().mean())))
     order = np.random.default_rng((cell.seed, 1, 0)).permutation(table.loc[table["part"] == "train", "row"].to_numpy())
     losses, generator = [], torch.Generator()
     for number, batch in enumerate(loop.split_batches(order, training.batch_size)[:STEPS], start=1):

@@ -130,8 +130,8 @@ def run(
 ) -> list[Outcome]:
     """Run `job` for every cell, parents before children, and return one outcome a cell, in the order of `cells`.
 
-    `decided` gets each outcome as soon as it is known: what it keeps is kept when the run is interrupted later. An error
-    in it ends the run.
+    `decided` gets each outcome as soon as it is known: what it keeps is kept when the run is interrupted later. An
+    error in it ends the run.
 
     `executor` is any concurrent.futures executor (None: here, one after the other): `Processes` below, a process pool,
     Dask's `Client(address).get_executor()`; `job` must then be picklable and leave its results on a disk that all

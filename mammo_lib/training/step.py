@@ -97,8 +97,8 @@ def make_captured(network: nn.Module, optimiser: Optimizer, precision: str, imag
         return capture(make_step(torch.compile(network), optimiser, precision), network, optimiser, images)
     except TorchDynamoException as error:
         raise RuntimeError(
-            f"the training step cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]}): install "
-            "a C compiler, or set TORCH_COMPILE_DISABLE=1 to train without"
+            f"the training step cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]}): "
+            "install a C compiler, or set TORCH_COMPILE_DISABLE=1 to train without"
         ) from error
 
 

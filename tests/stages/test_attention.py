@@ -90,4 +90,4 @@ def test_the_first_steps_are_those_of_a_training(run):
     x = augment.normalise(augment.augment(torch.from_numpy(images[first]), run.profile.augmentation, generator))
     logits = trainings.build_network(run.profile, cell)(x.contiguous(memory_format=torch.channels_last))
     loss = cross_entropy(logits, torch.from_numpy(table["label"].to_numpy()[first]))
-    assert found["loss"][0] == pytest.approx(float(loss), rel=1e-4)
+    assert found["loss"][0] == pytest.approx(loss.item(), rel=1e-4)

@@ -328,9 +328,7 @@ def test_a_host_that_cannot_compile_is_told_how_to_train_without(monkeypatch):
 
     monkeypatch.setattr(step, "capture", no_compiler)
     network = tiny.network()
-    with pytest.raises(
-        RuntimeError, match=r"Failed to find C compiler\.\): install a C compiler, or set TORCH_COMPILE"
-    ):
+    with pytest.raises(RuntimeError, match=r"C compiler\.\): install a C compiler, or set TORCH_COMPILE_DISABLE=1"):
         step.make_captured(network, step.make_optimiser(network, tiny.SETTINGS), "fp32", torch.zeros(2, 8, 8))
 
 
