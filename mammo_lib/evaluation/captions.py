@@ -67,6 +67,18 @@ TABLES = {
         f"labels exchanged at random, interval {_INTERVAL}; of the mean, Student's over the shuffles. Cases: patches.",
         {"cases": "{:.0f}", "epochs": "{:.0f}"},
     ),
+    "gates": Told(
+        "How far open the gates of CBAM are.",
+        "Means of (1) and (2) over validation images, fold 0, share of 1: before training, with the first seeds, and "
+        "of the epoch kept. Where the spatial gate is 0 nothing passes, and training cannot open it.",
+        {"seed": "{:.0f}", "channel gate": "{:.2g}", "spatial gate": "{:.2g}"},
+    ),
+    "gates_first_steps": Told(
+        "The spatial gate in the first steps of stage G.",
+        "The proposed network from random weights, with this profile's settings: mean cross-entropy and mean gate of "
+        "each batch.",
+        {"step": "{:.0f}", "spatial gate": "{:.2g}"},
+    ),
     "probe/readings": Told(
         "Ways of reading an image that the probe was chosen from.",
         "AUC by cross-validation within the official training patients.",

@@ -111,6 +111,18 @@ def test_settings_that_were_tried_are_shown(run: stages.Experiment, text: str) -
     assert page.NOT_TRIED not in told
 
 
+def test_the_gates_are_shown(run: stages.Experiment) -> None:
+    row = {"stage": "P", "network": "vgg16_cbam", "seed": 1, "when": "kept epoch", "channel_gate": 0.5}
+    pd.DataFrame([row | {"spatial_gate": 7e-8}]).to_csv(run.results / "gates.csv", index=False)
+    pd.DataFrame({"step": [1], "loss": [0.7], "spatial_gate": [0.45]}).to_csv(
+        run.results / "gates_first_steps.csv", index=False
+    )
+    told = unescape(page.report(run).read_text(encoding="utf-8"))
+    assert captions.TABLES["gates"].caption in told
+    assert captions.TABLES["gates_first_steps"].caption in told
+    assert "7e-08" in told
+
+
 def test_every_source_of_data_has_its_facts() -> None:
     from mammo_lib.config import PROFILES
 
