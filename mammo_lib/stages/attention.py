@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GATES, FIRST_STEPS = "gates.csv", "gates_first_steps.csv"
 IMAGES = 32  # ours: of the validation part, evenly spaced
+BATCH = 8  # ours: of these images at a time
 SEEDS = 10  # ours: 0 to 9 before any training; one seed is one draw of the gate's weights
 STEPS = 24  # ours
 
@@ -30,8 +31,9 @@ STEPS = 24  # ours
 def gates(experiment: Experiment) -> pd.DataFrame:
     """Means of both gates over validation images, for every network with CBAM in fold 0; also written to gates.csv.
 
-    One row for each of the first ten seeds before training, with the initial weights of the stage where they are at
-    hand; and one for each finished training of these seeds, with the epoch that was kept.
+    One row for each of the first ten seeds before training, with the initial weights of the stage, where they are at
+    hand (what is not is printed); and one for each finished training of these seeds, with the epoch that was kept.
+    Before training, batch normalisation has no statistics of its own yet: it takes those of each batch of images.
     """
     rows = []
     for cell in cells(replace(experiment, seed=0)):
@@ -47,16 +49,17 @@ def _of_seed(experiment: Experiment, cell: Cell) -> list[dict[str, Any]]:
     from mammo_lib.models.weights import WeightsNotAvailable
 
     about = {"stage": cell.stage, "network": cell.network, "initial": cell.initial, "seed": cell.seed}
-    rows = []
+    rows, folder, looked_at = [], experiment.runs / cell.name, _images(experiment, cell)
     try:
+        initial = initial_weights(experiment, cell)
+    except (WeightsNotAvailable, FileNotFoundError) as reason:
+        print(f"{cell.name}: no row before training: {reason}")
+    else:
         network = build_network(experiment.profile, cell)
-        initial_weights(experiment, cell).give_to(network)
-        rows.append(about | {"when": "before training"} | _open(network.eval(), *_images(experiment, cell)))
-    except (WeightsNotAvailable, FileNotFoundError):
-        pass  # nothing to start from here, so nothing to look at: the row is not there
-    folder = experiment.runs / cell.name
+        initial.give_to(network)
+        rows.append(about | {"when": "before training"} | _open(network.train(), *looked_at))
     if (folder / RECORD).exists() and (folder / BEST).exists():
-        rows.append(about | {"when": "kept epoch"} | _open(load_network(experiment, cell), *_images(experiment, cell)))
+        rows.append(about | {"when": "kept epoch"} | _open(load_network(experiment, cell), *looked_at))
     return rows
 
 
@@ -67,19 +70,19 @@ def _images(experiment: Experiment, cell: Cell) -> tuple[np.ndarray, np.ndarray]
 
 
 def _open(network: "Classifier", images: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-    """Means of the channel gate and of the spatial gate, each in 0..1, of a network in evaluation mode."""
+    """Means of the channel gate and of the spatial gate, each in 0..1, over the images in `rows`."""
     import torch
 
     from mammo_lib.training import augment
 
     attention, channel, spatial = _cbam(network), [], []
     with torch.inference_mode():
-        for row in rows:
-            features = network.features(augment.normalise(torch.from_numpy(images[[row]])[:, None].float() / 255))
+        for some in np.array_split(rows, -(-len(rows) // BATCH)):
+            features = network.features(augment.normalise(torch.from_numpy(images[some])[:, None].float() / 255))
             gate = attention.channel_gate(features)
-            channel.append(float(gate.mean()))
-            spatial.append(float(attention.spatial_gate(gate * features).mean()))
-    return {"channel_gate": float(np.mean(channel)), "spatial_gate": float(np.mean(spatial))}
+            channel.append(gate.mean(dim=(1, 2, 3)))
+            spatial.append(attention.spatial_gate(gate * features).mean(dim=(1, 2, 3)))
+    return {"channel_gate": float(torch.cat(channel).mean()), "spatial_gate": float(torch.cat(spatial).mean())}
 
 
 def _cbam(network: "Classifier") -> "Cbam":

@@ -22,6 +22,7 @@ def run(tmp_path, trained_home, monkeypatch):
     shutil.copytree(trained_home / cell, tmp_path / cell)
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     monkeypatch.setattr(attention, "SEEDS", 2)
+    monkeypatch.setattr(attention, "BATCH", attention.IMAGES)  # all in one, as `batch` has them
     experiment = stages.Experiment.of("tiny", "official", 0)
     return replace(experiment, profile=replace(experiment.profile, networks=("resnet50", "resnet50_cbam")))
 
@@ -33,7 +34,7 @@ def batch(run, cell):
     return augment.normalise(torch.from_numpy(images[rows])[:, None].float() / 255)
 
 
-def test_the_gates_of_each_seed_and_of_what_was_trained(run):
+def test_the_gates_of_each_seed_and_of_what_was_trained(run, capsys):
     table = stages.gates(run).set_index(["stage", "initial", "seed", "when"])
     assert [index for index in table.index if index[0] == "P"] == [
         ("P", "scratch", 0, "before training"),
@@ -45,9 +46,10 @@ def test_the_gates_of_each_seed_and_of_what_was_trained(run):
         ("scratch", 1, "before training"),
         ("patch", 0, "before training"),  # its parent is trained with this seed alone; ImageNet weights are not here
     }
+    assert "G/resnet50_cbam/imagenet/fold0-seed0: no row before training: ImageNet weights" in capsys.readouterr().out
     cell = Cell("official", "P", "resnet50_cbam", "scratch")
     for when, network in (
-        ("before training", trainings.build_network(run.profile, cell).eval()),
+        ("before training", trainings.build_network(run.profile, cell).train()),
         ("kept epoch", trainings.load_network(run, cell)),
     ):
         with torch.no_grad():
@@ -73,6 +75,20 @@ def test_a_shut_gate_is_seen(run, monkeypatch):
     before = table[table["initial"].eq("scratch") & table["when"].eq("before training")]
     assert len(before) == 4
     assert (before["spatial_gate"] < 1e-6).all()
+
+
+def test_the_batches_of_a_finished_network_do_not_matter(run, monkeypatch):
+    whole = stages.gates(run)
+    monkeypatch.setattr(attention, "BATCH", 5)
+    parts = stages.gates(run)
+    kept = whole["when"].eq("kept epoch")
+    assert parts["spatial_gate"][kept].tolist() == pytest.approx(whole["spatial_gate"][kept].tolist(), rel=1e-4)
+
+
+def test_data_that_is_not_prepared_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        stages.gates(stages.Experiment.of("tiny", "official", 0))
 
 
 def test_the_first_steps_are_those_of_a_training(run):

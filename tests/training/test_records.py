@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy
@@ -31,6 +32,12 @@ def test_settings_name_what_differs(tmp_path):
         paths.is_done(tmp_path / "run.json", records.cell_settings(CELL, PAPER, {"images": "abd"}))
     reduced = records.cell_settings(CELL, config.PROFILES["quick"], {"images": "abc"})
     assert any(line.startswith("size: was 512, is 128") for line in paths.differences(before, reduced))
+
+
+def test_a_normalised_gate_is_a_setting_and_records_from_before_it_still_hold():
+    normalised = replace(PAPER, cbam=replace(PAPER.cbam, normalised=True))
+    assert records.cell_settings(CELL, PAPER, {})["cbam"] == {"reduction": 16, "spatial_kernel": 7}
+    assert records.cell_settings(CELL, normalised, {})["cbam"]["normalised"] is True
 
 
 def test_a_record_says_what_where_when_and_how_fast(tmp_path, monkeypatch):
