@@ -6,12 +6,12 @@ Random arrays as large as CBIS-DDSM's sets P (1696 masses, 8 patches each, 224 x
 cut as section 2.5 says, are trained by `loop.train` as the paper trains, `workers` cells at a time, each in a process
 of `experiments.Processes`, all on the one device. A cell of G takes as long from patch as from ImageNet weights: every
 network is measured once a stage. An epoch is the median of those after the first (which loads libraries), its time
-includes the validation part and the checkpoint; early stops, which would end most cells sooner, are off. The whole is
-the time after which the last of the 18 cells ends when `workers` of them run at once and a cell from patch weights
-waits for its P cell.
+includes the validation part and what is waited for its checkpoint; early stops, which would end most cells sooner, are
+off. The whole is the time after which the last of the 18 cells ends when `workers` of them run at once and a cell from
+patch weights waits for its P cell.
 
-On a CPU an epoch is measured on a few batches (`--batches`) and scaled up by its number of images, its checkpoint not;
-the table says so.
+On a CPU an epoch is measured on a few batches (`--batches`) and scaled up by its number of images; the wait for its
+checkpoint is not, which is longer here than after a whole epoch. The table says so.
 """
 
 import heapq
@@ -67,7 +67,7 @@ def write_arrays(folder: Path, batches: int | None) -> None:
 
 
 def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cell) -> Outcome:
-    """Train a cell for some epochs; when each of them ended, its checkpoint written, stays in `folder`."""
+    """Train a cell for some epochs; when each of them ended stays in `folder`."""
     from mammo_lib.models import networks
     from mammo_lib.training import loop
 
@@ -101,7 +101,7 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
 
 
 def seconds_an_epoch(folder: Path, cell: Cell, batches: int | None) -> float:
-    """Of a whole epoch, from the measured ones after the first; a checkpoint takes as long whatever the batches are."""
+    """Of a whole epoch, from the measured ones after the first; what is waited for a checkpoint is not scaled up."""
     whole = np.diff(np.load(folder / cell.name / ENDS))
     trained = pd.read_csv(folder / cell.name / HISTORY)["seconds"].to_numpy()[1:]  # and validated, no more
     return float(np.median(trained * sizes_of_parts(cell.stage, batches)[1] + (whole - trained)))

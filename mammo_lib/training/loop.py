@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -53,7 +54,10 @@ class _Run:
     precision: str
     folder: Path
     config: Mapping[str, Any]
+    writer: ThreadPoolExecutor  # writes the files of an epoch while the next one trains
     epochs: list[Epoch] = field(default_factory=list)
+    copied: dict[str, Any] | None = None  # network and optimiser at the end of the last epoch, on the CPU
+    written: Future[None] | None = None  # whether the files of that epoch are
 
 
 def train(
@@ -74,10 +78,11 @@ def train(
     """Train `network` in place, or go on where a training in `folder` was stopped; on return it holds the best weights.
 
     `images` uint8 (N, S, S), may be a memory map; `labels` int (N,), 0 or 1; `ids` N names, for messages; `parts`
-    index arrays "train" and "validation" (others are left alone). `folder` gets last.pt and history.csv after every
-    epoch and best.pt after one that is the best so far; `config` is stored with them, and a checkpoint with another
-    one is refused (checkpoint.CheckpointMismatch). `progress` gets one line per epoch. `precision` is "fp32" or "bf16"
-    (autocast); None takes bf16 on CUDA and fp32 elsewhere; under "fp32" torch's own TF32 settings hold.
+    index arrays "train" and "validation" (others are left alone). `folder` gets history.csv and last.pt after every
+    epoch and best.pt after one that is the best so far, the checkpoints while the next epoch trains; `config` is stored
+    with them, and one with another config is refused (checkpoint.CheckpointMismatch). `progress` gets one line per
+    epoch. `precision` is "fp32" or "bf16" (autocast); None takes bf16 on CUDA and fp32 elsewhere; under "fp32" torch's
+    own TF32 settings hold.
 
     A batch of one sample has no batch statistics, so a last batch of one joins the batch before it. ValueError for
     arrays that do not fit together; TrainingDiverged, with the ids of the batch, for a loss that is NaN or infinite;
@@ -87,7 +92,8 @@ def train(
     device = torch.device(device)
     parts = {part: np.array(parts.get(part, ()), dtype=np.int64) for part in ("train", "validation")}
     _check(images, np.asarray(labels), ids, parts)
-    with ONE_AT_A_TIME, claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with ONE_AT_A_TIME, claim(folder), generators, ThreadPoolExecutor(1) as writer:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # the record tells the peak of this training
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,6 +111,7 @@ def train(
             precision=step.choose_precision(precision, device),
             folder=folder,
             config=paths.plain(config),
+            writer=writer,
         )
         _resume(run)
         try:
@@ -114,6 +121,8 @@ def train(
                 f"interrupted in epoch {len(run.epochs) + 1}: the same call goes on from the end of the one before"
             )
             raise
+        finally:
+            _wait_until_written(run)
         _load_best(run)
     return History(tuple(run.epochs), len(parts["train"]))
 
@@ -244,23 +253,40 @@ def step_seeds(seed: int, epoch: int, number: int) -> tuple[int, int]:
 
 
 def _save(run: _Run) -> None:
-    """Last, best, history, in this order: `_resume` mends what a crash between two of them leaves behind."""
-    state = {
-        "config": run.config,
-        "epoch": len(run.epochs),
-        "epochs": [asdict(row) for row in run.epochs],
-        "network": run.network.state_dict(),
-        "optimiser": run.optimiser.state_dict()["state"],
-    }
-    checkpoint.save(run.folder / LAST, state)
-    _save_derived(run)
+    """Write the history, and have the checkpoints written from a copy while the next epoch changes what is copied here.
+
+    One epoch is written at a time. One that takes longer to write than the next takes to train is waited for.
+    """
+    _write_history(run)
+    _wait_until_written(run)
+    tensors = {"network": run.network.state_dict(), "optimiser": run.optimiser.state_dict()["state"]}
+    run.copied = checkpoint.host_copy(tensors, run.copied)
+    rows = [asdict(row) for row in run.epochs]
+    state = {"config": run.config, "epoch": len(rows), "epochs": rows, **run.copied}
+    run.written = run.writer.submit(_write, run.folder, state)
 
 
-def _save_derived(run: _Run) -> None:
-    """What last.pt alone determines at the end of an epoch."""
-    if run.epochs[-1] is schedule.best(run.epochs):
-        state = {"config": run.config, "epoch": len(run.epochs), "network": run.network.state_dict()}
-        checkpoint.save(run.folder / BEST, state, keep_previous=False)
+def _wait_until_written(run: _Run) -> None:
+    """Raises what went wrong in writing."""
+    if run.written is not None:
+        run.written.result()
+
+
+def _write(folder: Path, state: Mapping[str, Any]) -> None:
+    """Last, then best: `_resume` mends what a crash between the two leaves behind, and a history that is ahead."""
+    checkpoint.save(folder / LAST, state)
+    _write_best(folder, state)
+
+
+def _write_best(folder: Path, state: Mapping[str, Any]) -> None:
+    """When the state is that of the best epoch so far."""
+    epochs = [Epoch(**row) for row in state["epochs"]]
+    if epochs[-1] is schedule.best(epochs):
+        best = {key: state[key] for key in ("config", "epoch", "network")}
+        checkpoint.save(folder / BEST, best, keep_previous=False)
+
+
+def _write_history(run: _Run) -> None:
     paths.write_table(History(tuple(run.epochs), len(run.parts["train"])).frame(), run.folder / HISTORY)
 
 
@@ -272,7 +298,8 @@ def _resume(run: _Run) -> None:
     run.network.load_state_dict(state["network"])
     run.optimiser.load_state_dict(run.optimiser.state_dict() | {"state": state["optimiser"]})
     run.epochs = [Epoch(**row) for row in state["epochs"]]
-    _save_derived(run)
+    _write_best(run.folder, state)
+    _write_history(run)
 
 
 def _load_best(run: _Run) -> None:

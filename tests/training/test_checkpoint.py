@@ -106,6 +106,22 @@ def test_another_config_is_refused_by_field(tmp_path):
         checkpoint.load(tmp_path / "last.pt", other)
 
 
+def test_a_copy_does_not_see_what_comes_after_and_its_memory_is_used_again():
+    weight = torch.arange(24.0).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    tree = {"network": {"weight": weight}, "optimiser": {0: {"step": torch.tensor(3.0)}}, "epoch": 1}
+    copy = checkpoint.host_copy(tree)
+    expected = weight.clone()
+    weight += 1
+    assert torch.equal(copy["network"]["weight"], expected)
+    assert copy["network"]["weight"].stride() == weight.stride()
+    assert copy["optimiser"][0]["step"] == 3
+    assert copy["epoch"] == 1
+    again = checkpoint.host_copy(tree | {"epoch": 2}, copy)
+    assert torch.equal(again["network"]["weight"], weight)
+    assert again["network"]["weight"].data_ptr() == copy["network"]["weight"].data_ptr()
+    assert again["epoch"] == 2
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoint.save(path, state(1))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -221,6 +222,48 @@ def test_an_interrupt_leaves_a_state_to_go_on_from(tmp_path, undisturbed):
         tiny.train(tmp_path, progress=interrupt)
     assert "interrupted in epoch 4" in lines[-1]
     assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 3
+    tiny.train(tmp_path)
+    tiny.assert_same_training(tmp_path, undisturbed[0])
+
+
+def test_a_slow_disk_changes_nothing(tmp_path, undisturbed, monkeypatch):
+    """An epoch is over while the one before is still to be written."""
+    save, epochs, before = checkpoint.save, [], []
+
+    def slow(path, state, keep_previous=True):
+        patience = time.monotonic() + 5
+        while len(epochs) == state["epoch"] < tiny.SETTINGS.max_epochs and time.monotonic() < patience:
+            time.sleep(0.001)
+        before.append(len(epochs) > state["epoch"])
+        save(path, state, keep_previous)
+
+    validate = loop._validate
+    monkeypatch.setattr(checkpoint, "save", slow)
+    monkeypatch.setattr(loop, "_validate", lambda run: epochs.append(validate(run)) or epochs[-1])
+    tiny.train(tmp_path)
+    assert any(before)
+    tiny.assert_same_training(tmp_path, undisturbed[0])
+    last, expected = (checkpoint.load(place / "last.previous.pt") for place in (tmp_path, undisturbed[0]))
+    assert last["epoch"] == expected["epoch"]
+    for kind in ("network", "optimiser"):
+        torch.testing.assert_close(last[kind], expected[kind], rtol=0, atol=0)
+
+
+def test_what_cannot_be_written_ends_the_training(tmp_path, undisturbed, monkeypatch):
+    save = checkpoint.save
+
+    def full(path, state, keep_previous=True):
+        if state["epoch"] == 3:
+            raise OSError("No space left on device")
+        save(path, state, keep_previous)
+
+    lines = []
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        tiny.train(tmp_path, progress=lines.append)
+    assert len(lines) == 3  # not the fourth, which was trained meanwhile
+    assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 2
+    monkeypatch.undo()
     tiny.train(tmp_path)
     tiny.assert_same_training(tmp_path, undisturbed[0])
 
