@@ -396,13 +396,12 @@ _REDUCED_CPU_IMAGENET = replace(
 )
 # Its network with CBAM, whose spatial gate may close before anything is learnt: nothing then comes through, and nothing
 # opens it again. The code of Woo et al. (github.com/Jongchan/attention-module) normalises the gate, their equations and
-# the paper's do not.
+# the paper's do not. VGG16 stays as it is: a finished training of it may be copied here (their settings are the same).
 _REDUCED_CPU_IMAGENET_NORMALISED = replace(
     _REDUCED_CPU_IMAGENET,
     name="reduced-cpu-imagenet-normalised",
     data=f"{_REDUCED_CPU_IMAGENET.data}; the spatial gate of CBAM batch-normalised",
     cbam=replace(_REDUCED_CPU_IMAGENET.cbam, normalised=True),
-    networks=("vgg16_cbam",),
 )
 # The paper's sizes in minutes of a GPU (ours): its own settings with a sixth of its epochs at P, a tenth at G, and half
 # of its patience, so that the learning rate falls in them.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammo_lib import __version__, paths
-from mammo_lib.config import Profile
+from mammo_lib.config import CBAM_SUFFIX, Profile
 from mammo_lib.training.experiments import Cell
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def cell_settings(cell: Cell, profile: Profile, inputs: Mapping[str, str]) -> di
     if warm_up is not None:
         content["warm_up"] = warm_up
     plain: dict[str, Any] = paths.plain(content)
-    if not profile.cbam.normalised:
-        del plain["cbam"]["normalised"]  # records from before there was the choice have no such field
+    if not (profile.cbam.normalised and cell.network.endswith(CBAM_SUFFIX)):
+        del plain["cbam"]["normalised"]  # of no account here, and records from before the choice have no such field
     return plain
 
 

@@ -34,10 +34,12 @@ def test_settings_name_what_differs(tmp_path):
     assert any(line.startswith("size: was 512, is 128") for line in paths.differences(before, reduced))
 
 
-def test_a_normalised_gate_is_a_setting_and_records_from_before_it_still_hold():
+def test_a_normalised_gate_is_a_setting_where_there_is_one_and_records_from_before_it_still_hold():
     normalised = replace(PAPER, cbam=replace(PAPER.cbam, normalised=True))
-    assert records.cell_settings(CELL, PAPER, {})["cbam"] == {"reduction": 16, "spatial_kernel": 7}
-    assert records.cell_settings(CELL, normalised, {})["cbam"]["normalised"] is True
+    attentive = replace(CELL, network="vgg16_cbam")
+    assert records.cell_settings(attentive, PAPER, {})["cbam"] == {"reduction": 16, "spatial_kernel": 7}
+    assert records.cell_settings(attentive, normalised, {})["cbam"]["normalised"] is True
+    assert records.cell_settings(CELL, normalised, {}) == records.cell_settings(CELL, PAPER, {})
 
 
 def test_a_record_says_what_where_when_and_how_fast(tmp_path, monkeypatch):
