@@ -1,7 +1,7 @@
-"""The result tables of README.md, made from results/: `python -m mammo_lib.readme` writes them anew.
+"""The tables of README.md and RESULTS.md, made from results/: `python -m mammo_lib.readme` writes them anew.
 
 A table stands between `<!-- begin results/<...>.csv -->` and `<!-- end -->`; nobody types what is between. Knows the
-CSV files that tables are stored in, and Markdown; computes nothing. tests/test_claims.py says when README is behind.
+CSV files that tables are stored in, and Markdown; computes nothing. tests/test_claims.py says when one is behind.
 """
 
 import re
@@ -14,6 +14,7 @@ from mammo_lib.evaluation.export import plain, with_interval
 from mammo_lib.paths import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "RESULTS.md")
 BLOCK = re.compile(r"<!-- begin (results/\S+\.csv) -->\n(.*?)<!-- end -->", re.DOTALL)
 LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients", "fitted_on", "applied_to")
 NOT_RUN = r"(fold \d+ |\w+: )?not run"
@@ -27,7 +28,7 @@ def readme_table(path: Path) -> str:
     but for the printed AUC. Columns without any value are left out, and so are rows that were not run.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: README shows this table: make it, or take its block out of README.md")
+        raise FileNotFoundError(f"{path}: README or RESULTS shows this table: make it, or take its block out")
     frame = pd.read_csv(path).convert_dtypes()  # counts stay whole beside empty cells
     if "note" in frame:
         frame = frame[~frame["note"].astype("string").fillna("").str.fullmatch(NOT_RUN)]
@@ -45,25 +46,25 @@ def readme_table(path: Path) -> str:
 
 
 def refreshed(text: str, root: Path) -> str:
-    """README's text with the table of every block made anew from the file it names, below `root`.
+    """A document's text with the table of every block made anew from the file it names, below `root`.
 
     ValueError for a block that is not closed, or whose file is not one of results/.
     """
     begun, closed = text.count("<!-- begin "), len(BLOCK.findall(text))
     if begun != closed:
         form = "<!-- begin results/x.csv --> to <!-- end -->"
-        raise ValueError(f"README.md: {begun} tables are begun, {closed} can be read: write each as {form}")
+        raise ValueError(f"{begun} tables are begun, {closed} can be read: write each as {form}")
     return BLOCK.sub(lambda found: f"<!-- begin {found[1]} -->\n\n{readme_table(root / found[1])}\n<!-- end -->", text)
 
 
 def main() -> int:
-    """Write README.md with its tables anew; one sentence and exit status 1 when a table is not there."""
-    path = ROOT / "README.md"
-    try:
-        write_text(path, refreshed(path.read_text(encoding="utf-8"), ROOT))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    """Write both documents with their tables anew; one sentence and exit status 1 when a table is not there."""
+    for path in (ROOT / name for name in DOCUMENTS):
+        try:
+            write_text(path, refreshed(path.read_text(encoding="utf-8"), ROOT))
+        except (OSError, ValueError) as error:
+            print(f"error: {path.name}: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

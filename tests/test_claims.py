@@ -1,6 +1,6 @@
-"""What README and the notebooks claim: every number of ours comes from a file in results/, and is still what it says.
+"""What README, RESULTS and the notebooks claim: every number of ours comes from a file in results/, and is still right.
 
-README holds two kinds of claims.
+README.md and RESULTS.md hold two kinds of claims.
 - A table between `<!-- begin results/x.csv -->` and `<!-- end -->`, which `python -m mammo_lib.readme` writes.
 - A number in prose with a comment right behind it that says where it is from:
   `0.03<!-- results/published/auc.csv | table == "Table 1" | (high - low) / 2 -->`, that is file, rows, value. Rows: a
@@ -21,9 +21,12 @@ from mammo_lib.evaluation.captions import FIGURES
 from mammo_lib.stages import mapping
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in readme.DOCUMENTS}
+BOTH = "\n".join(DOCUMENTS.values())
 CLAIM = re.compile(r"(\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) \|(.*?)\|(.*?)-->")
 SHARE = re.compile(r"(?<![\w.])0\.\d+(?![\d.]*[ %*]*<!-- results/)")  # of 1, and not marked
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -36,16 +39,16 @@ def holds(number: str, path: Path, row: str, value: str) -> bool:
 
 
 def prose(text: str) -> str:
-    """README without generated tables, code and addresses."""
+    """A document without generated tables, code and addresses."""
     for pattern in (readme.BLOCK.pattern, r"```.*?```", r"`[^`]*`", r"https?://\S+|doi \S+"):
         text = re.sub(pattern, "", text, flags=re.DOTALL)
     return text
 
 
-@pytest.mark.parametrize(("name", "shown"), readme.BLOCK.findall(README))
-def test_every_table_of_readme_is_what_its_file_says(name: str, shown: str) -> None:
+@pytest.mark.parametrize(("name", "shown"), readme.BLOCK.findall(BOTH))
+def test_every_table_is_what_its_file_says(name: str, shown: str) -> None:
     if not shown.strip() and not (ROOT / name).exists():
-        pytest.skip(f"{name} is not made yet, and README shows nothing of it")
+        pytest.skip(f"{name} is not made yet, and nothing of it is shown")
     assert shown.strip() == readme.readme_table(ROOT / name).strip(), "run python -m mammo_lib.readme"
 
 
@@ -67,22 +70,35 @@ def test_no_committed_report_shows_a_mammogram_of_the_reduced_copy(report: Path)
     assert not [name for name in pictures if FIGURES[name] in page]
 
 
-def test_every_block_of_readme_can_be_read() -> None:
-    assert README.count("<!-- begin ") == README.count("<!-- end -->") == len(readme.BLOCK.findall(README))
+def test_every_block_can_be_read() -> None:
+    assert BOTH.count("<!-- begin ") == BOTH.count("<!-- end -->") == len(readme.BLOCK.findall(BOTH))
 
 
-@pytest.mark.parametrize("claim", CLAIM.findall(README), ids=lambda claim: claim[0])
-def test_every_marked_number_of_readme_is_in_its_file(claim: tuple[str, str, str, str]) -> None:
+@pytest.mark.parametrize("claim", CLAIM.findall(BOTH), ids=lambda claim: claim[0])
+def test_every_marked_number_is_in_its_file(claim: tuple[str, str, str, str]) -> None:
     number, name, row, value = claim
     assert holds(number, ROOT / name, row, value), f"{number} is not {value.strip()} where {row.strip()} in {name}"
 
 
-def test_every_mark_of_readme_can_be_read() -> None:
-    assert README.count("<!-- results/") == len(CLAIM.findall(README))
+def test_every_mark_can_be_read() -> None:
+    assert BOTH.count("<!-- results/") == len(CLAIM.findall(BOTH))
 
 
-def test_no_share_stands_in_readme_without_its_file() -> None:
-    assert not SHARE.findall(prose(README))
+def test_no_share_stands_without_its_file() -> None:
+    assert not SHARE.findall(prose(BOTH))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    """Headings as GitHub names them: small letters, hyphens for blanks, no other signs."""
+    anchors = {
+        document: {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text)}
+        for document, text in DOCUMENTS.items()
+    }
+    for target, _, anchor in (link.partition("#") for link in LINK.findall(DOCUMENTS[name])):
+        assert (ROOT / target).exists(), target
+        if anchor:
+            assert anchor in anchors[target or name], f"{target or name} has no heading {anchor}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -148,7 +164,7 @@ def test_blocks_are_written_and_stay_as_they_are(stored: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "kind", "sentence"),
     [
-        ("<!-- begin results/none.csv -->\n<!-- end -->", FileNotFoundError, "none.csv: README shows this table"),
+        ("<!-- begin results/none.csv -->\n<!-- end -->", FileNotFoundError, "none.csv: README or RESULTS shows"),
         ("<!-- begin results/table.csv -->\n", ValueError, "1 tables are begun, 0 can be read"),
         ("<!-- begin table.csv -->\n<!-- end -->", ValueError, "1 tables are begun, 0 can be read"),
     ],
