@@ -173,9 +173,12 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
         and len(run.parts["train"]) >= size
         and not schedule.finished(run.epochs, run.settings)
     ):
-        progress("preparing the training step: one to two minutes where it is compiled for the first time")
+        compiled = compiles(run.settings, len(run.parts["train"]))
+        if compiled:
+            progress("compiling the training step: one to two minutes where it is done for the first time")
         run.network.train()
-        full = step.make_captured(run.network, run.optimiser, run.precision, run.fetch(run.parts["train"][:size]))
+        images = run.fetch(run.parts["train"][:size])
+        full = step.make_captured(run.network, run.optimiser, run.precision, images, compiled)
     while not schedule.finished(run.epochs, run.settings):
         started = perf_counter()
         learning_rate = schedule.learning_rate(run.optimiser)
@@ -241,6 +244,11 @@ def split_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches
+
+
+def compiles(settings: Training, images: int) -> bool:
+    """Whether a training on so many images is long enough for a compiled step on CUDA, a resumed one as a whole one."""
+    return settings.max_epochs * images // settings.batch_size >= step.COMPILE_FROM
 
 
 def step_seeds(seed: int, epoch: int, number: int) -> tuple[int, int]:

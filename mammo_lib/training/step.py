@@ -4,11 +4,10 @@ Knows no epoch, no file and no rule of section 2.5.
 
 On the CPU a step is eager, float32, channels_last. On CUDA the images stay on the device, and a step (augmentation,
 forward, backward and update; bfloat16 where autocast allows it; fused optimiser) is captured once as a CUDA graph and
-replayed, because a batch of 4 is bound by kernel launches. The network in it is compiled, because what is left is bound
-by memory, and compiled kernels pass over it less often: on an H200, torch 2.11, 1.4 times the images per second for
-ResNet50+CBAM at P and at G, 1.6 for InceptionV3 at P, for one to two minutes of compiling before the first step
-(results/benchmarks/step_cuda.md). torch keeps on disk what it compiled, and other cells use the device meanwhile; a
-cell alone, compiled anew, gains from some sixty epochs at P and a hundred at G. cuDNN's search gained nothing.
+replayed, because a batch of 4 is bound by kernel launches. For a long training the network in it is compiled, because
+what is left is bound by memory, and compiled kernels pass over it less often: on an H200, torch 2.11, 1.4 times the
+images per second for ResNet50+CBAM at P and at G, 1.6 for InceptionV3 at P, for one to two minutes of compiling before
+the first step (results/benchmarks/step_cuda.md). cuDNN's search gained nothing.
 """
 
 from collections.abc import Callable
@@ -26,6 +25,9 @@ from mammo_lib.training import augment
 
 RESIDENT_SHARE = 0.5  # ours: of the device's free memory; a larger array is streamed, the rest is for the network
 WARM_UP_STEPS = 3  # before a capture, as in torch's documentation
+# Ours: steps of a training that win compiling back, on the device above 17 000 (ResNet50+CBAM, P), 21 000 (the same, G)
+# and 23 000 (InceptionV3, P); fewer where other cells use the device meanwhile, or torch finds it on its disk.
+COMPILE_FROM = 20_000
 
 Fetch = Callable[[np.ndarray], Tensor]  # indices (n,) -> uint8 (n, S, S) on the device
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # see make_step
@@ -86,12 +88,17 @@ def make_step(network: Callable[[Tensor], Tensor], optimiser: Optimizer, precisi
     return step
 
 
-def make_captured(network: nn.Module, optimiser: Optimizer, precision: str, images: Tensor) -> Step:
+def make_captured(
+    network: nn.Module, optimiser: Optimizer, precision: str, images: Tensor, compiled: bool = True
+) -> Step:
     """The step of `make_step` with a compiled network, captured for batches shaped as `images`, uint8 (n, S, S).
 
     Needs what torch.compile needs on CUDA: Triton, which comes with torch on Linux, and a C compiler. Without them set
-    torch's own TORCH_COMPILE_DISABLE=1: the graph alone is slower and as right. RuntimeError says so.
+    torch's own TORCH_COMPILE_DISABLE=1: the graph alone is slower and as right. RuntimeError says so. `compiled` False:
+    the graph alone.
     """
+    if not compiled:
+        return capture(make_step(network, optimiser, precision), network, optimiser, images)
     torch.compiler.reset()  # or the ninth network of a process would be left uncompiled (its recompile limit)
     try:
         return capture(make_step(torch.compile(network), optimiser, precision), network, optimiser, images)

@@ -375,10 +375,20 @@ def test_a_host_that_cannot_compile_is_told_how_to_train_without(monkeypatch):
         step.make_captured(network, step.make_optimiser(network, tiny.SETTINGS), "fp32", torch.zeros(2, 8, 8))
 
 
+def test_a_long_training_is_compiled_and_a_short_one_is_not():
+    """CBIS-DDSM's official training parts: 8504 patches, 985 images."""
+    for name, expected in (("paper", True), ("reduced-short", False), ("reduced-imagenet", False)):
+        profile = config.PROFILES[name]
+        for stage, images in (("P", 8504), ("G", 985)):
+            assert loop.compiles(profile.training(stage), images) == expected, (name, stage)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
 @pytest.mark.parametrize("stage", ["P", "G"])
-def test_captured_training_equals_eager_training(tmp_path, stage, monkeypatch):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captured_training_equals_eager_training(tmp_path, stage, compiled, monkeypatch):
     """With a ragged last batch, a falling learning rate and a resume; float32, without dropout."""
+    monkeypatch.setattr(step, "COMPILE_FROM", 0 if compiled else step.COMPILE_FROM)
     settings = replace(config.PROFILES["paper"].training(stage), batch_size=8, max_epochs=8, plateau_patience=2)
     short = replace(settings, max_epochs=8)
 
@@ -392,7 +402,7 @@ def test_captured_training_equals_eager_training(tmp_path, stage, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "captured", progress=stop)
     captured = run(tmp_path / "captured")
-    monkeypatch.setattr(step, "make_captured", lambda *step_of_images: step.make_step(*step_of_images[:-1]))
+    monkeypatch.setattr(step, "make_captured", lambda *captured: step.make_step(*captured[:3]))
     eager = run(tmp_path / "eager")
     for one, other in zip(captured.epochs, eager.epochs, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-2)
