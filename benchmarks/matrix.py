@@ -7,8 +7,9 @@ cut as section 2.5 says, are trained by `loop.train` as the paper trains, `worke
 of `experiments.Processes`, all on the one device. A cell of G takes as long from patch as from ImageNet weights: every
 network is measured once a stage. An epoch is the median of those after the first (which loads libraries), its time
 includes the validation part and what is waited for its checkpoint; early stops, which would end most cells sooner, are
-off. The whole is the time after which the last of the 18 cells ends when `workers` of them run at once and a cell from
-patch weights waits for its P cell.
+off. A cell's time is that of its epochs and what came before the first: data to the device, and on CUDA capturing and
+compiling. The whole is the time after which the last of the 18 cells ends when `workers` of them run at once and a cell
+from patch weights waits for its P cell.
 
 On a CPU an epoch is measured on a few batches (`--batches`) and scaled up by its number of images; the wait for its
 checkpoint is not, which is longer here than after a whole epoch. The table says so.
@@ -67,23 +68,26 @@ def write_arrays(folder: Path, batches: int | None) -> None:
 
 
 def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cell) -> Outcome:
-    """Train a cell for some epochs; when each of them ended stays in `folder`."""
+    """Train a cell for some epochs; when it began, and when each of them ended, stays in `folder`."""
     from mammo_lib.models import networks
-    from mammo_lib.training import loop
+    from mammo_lib.training import loop, step
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch was imported before `Processes` could say so
     images = np.load(folder / f"{cell.stage}.npy", mmap_mode="r")
     parts = sizes_of_parts(cell.stage, batches)[0]
     order = np.arange(len(images))
-    ends: list[float] = []
+    if loop.compiles(PAPER.training(cell.stage), sizes_of_parts(cell.stage, None)[0]["train"]):
+        step.COMPILE_FROM = 0  # also where a few epochs of it alone would not be
     settings = replace(PAPER.training(cell.stage), max_epochs=epochs, stop_patience=epochs + 1)
 
     def note(line: str) -> None:
         if line.startswith("epoch "):
             ends.append(perf_counter())
 
+    network = networks.build(cell.network, size=SIZES[cell.stage])
+    ends = [perf_counter()]
     loop.train(
-        networks.build(cell.network, size=SIZES[cell.stage]),
+        network,
         images,
         order % 2,
         [str(index) for index in order],
@@ -100,11 +104,13 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
     return Outcome(cell, "done")
 
 
-def seconds_an_epoch(folder: Path, cell: Cell, batches: int | None) -> float:
-    """Of a whole epoch, from the measured ones after the first; what is waited for a checkpoint is not scaled up."""
+def measured_seconds(folder: Path, cell: Cell, batches: int | None) -> tuple[float, float]:
+    """Before the first epoch, and of a whole epoch, from those after it; the wait for a checkpoint is not scaled up."""
     whole = np.diff(np.load(folder / cell.name / ENDS))
-    trained = pd.read_csv(folder / cell.name / HISTORY)["seconds"].to_numpy()[1:]  # and validated, no more
-    return float(np.median(trained * sizes_of_parts(cell.stage, batches)[1] + (whole - trained)))
+    trained = pd.read_csv(folder / cell.name / HISTORY)["seconds"].to_numpy()  # and validated, no more
+    before, *others = whole - trained
+    epochs = trained[1:] * sizes_of_parts(cell.stage, batches)[1] + others
+    return float(before), float(np.median(epochs))
 
 
 def makespan(cells: Sequence[Cell], seconds: Mapping[Cell, float], workers: int) -> float:
@@ -139,19 +145,19 @@ def main() -> None:
         failed = [outcome for outcome in outcomes if outcome.state != "done"]
         if failed:
             raise SystemExit(f"{failed[0].cell.name}: {failed[0].message}")
-        epoch = {(cell.stage, cell.network): seconds_an_epoch(folder, cell, batches) for cell in alone}
-    caps = {cell: PAPER.training(cell.stage).max_epochs for cell in cells}
-    whole = {cell: caps[cell] * epoch[cell.stage, cell.network] for cell in cells}
-    rows = [
-        [cell.name, f"{epoch[cell.stage, cell.network]:.1f}", str(caps[cell]), format_seconds(whole[cell])]
-        for cell in cells
-    ]
-    rows.append([f"all {len(cells)}, one after another", "", "", format_seconds(sum(whole.values()))])
-    rows.append([f"all {len(cells)}, {workers} at a time", "", "", format_seconds(makespan(cells, whole, workers))])
+        taken = {(cell.stage, cell.network): measured_seconds(folder, cell, batches) for cell in alone}
+    rows, whole = [], dict[Cell, float]()
+    for cell in cells:
+        (before, epoch), cap = taken[cell.stage, cell.network], PAPER.training(cell.stage).max_epochs
+        whole[cell] = before + cap * epoch
+        rows.append([cell.name, f"{before:.0f}", f"{epoch:.1f}", str(cap), format_seconds(whole[cell])])
+    rows.append([f"all {len(cells)}, one after another", "", "", "", format_seconds(sum(whole.values()))])
+    rows.append([f"all {len(cells)}, {workers} at a time", "", "", "", format_seconds(makespan(cells, whole, workers))])
     scaled = "" if batches is None else f" SCALED UP from {batches} batches an epoch, not measured whole."
     what = f"The paper's cells at full epoch caps, EXTRAPOLATED from {arguments.epochs} epochs of each.{scaled} "
     what += f"{workers} cells at a time; bar on an H200-class GPU: {BAR_MINUTES} min."
-    tables.write("matrix", arguments, what, ["cell", "an epoch, s", "epochs", "time"], rows)
+    header = ["cell", "before the first epoch, s", "an epoch, s", "epochs", "time"]
+    tables.write("matrix", arguments, what, header, rows)
 
 
 if __name__ == "__main__":
