@@ -5,7 +5,7 @@
 At the paper's sizes (P 224 x 224 in batches of 32, G 512 x 512 in batches of 4), on CUDA, in bfloat16, each captured as
 a CUDA graph as in training. "Images/s" are those of a loop that also draws the augmentation and sends the batch, "of
 the graph alone" those of replays without it: where the two agree, the host keeps up. Medians of three passes over 40
-batches. `training/step.py` keeps the fastest.
+batches. `training/step.py` compiles for long trainings.
 """
 
 from collections.abc import Callable

@@ -7,6 +7,7 @@ written beside it under another name and moved there.
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -91,7 +92,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     A crash leaves at most a file whose name starts with a dot and ends in ".part", which nobody reads.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part
         with open(part, "rb") as file:

@@ -293,7 +293,7 @@ def status(cells: Sequence[Cell], folder: Path, profile: Profile) -> pd.DataFram
 
     Columns: cell, state ("done", "running", "failed", "stopped" after some epochs, "waiting"), epochs, max_epochs,
     seconds_left: at most, without early stop, from the cell's own epochs or from those of the same stage and network;
-    blank where nothing is known. Epochs of a warm-up are not counted.
+    blank where nothing is known. Epochs of a warm-up are not counted. A killed cell may go on from before its last one.
     """
     frame = pd.DataFrame([_progress(cell, folder / cell.name, profile) for cell in cells])
     alike = frame.groupby(["stage", "network"]).seconds_per_epoch.transform("mean")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LAST = "last.pt"  # state after the last finished epoch
+LAST = "last.pt"  # state after an epoch, written while the next one trains
 BEST = "best.pt"  # weights of the best epoch
-HISTORY = "history.csv"  # one row per finished epoch
+HISTORY = "history.csv"  # one row per finished epoch; may be ahead of last.pt
 RECORD = "run.json"  # written last: the cell is done
 WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes before this one
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed

@@ -56,8 +56,9 @@ class _Run:
     config: Mapping[str, Any]
     writer: ThreadPoolExecutor  # writes the files of an epoch while the next one trains
     epochs: list[Epoch] = field(default_factory=list)
-    copied: dict[str, Any] | None = None  # network and optimiser at the end of the last epoch, on the CPU
-    written: Future[None] | None = None  # whether the files of that epoch are
+    copied: dict[str, Any] | None = None  # network and optimiser at the end of the last epoch, in main memory
+    written: Future[None] | None = None  # whether the checkpoints of that epoch are
+    saved: int = 0  # the last epoch whose checkpoints are written
 
 
 def train(
@@ -116,13 +117,12 @@ def train(
         _resume(run)
         try:
             _train_epochs(run, progress)
-        except KeyboardInterrupt:
-            progress(
-                f"interrupted in epoch {len(run.epochs) + 1}: the same call goes on from the end of the one before"
-            )
-            raise
-        finally:
             _wait_until_written(run)
+        except KeyboardInterrupt:
+            writer.shutdown()  # waits for what is being written
+            progress(f"interrupted in epoch {len(run.epochs) + 1}: the same call goes on {_place(run.saved)}")
+            raise
+        run.copied = None
         _load_best(run)
     return History(tuple(run.epochs), len(parts["train"]))
 
@@ -175,7 +175,7 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
     ):
         compiled = compiles(run.settings, len(run.parts["train"]))
         if compiled:
-            progress("compiling the training step: one to two minutes where it is done for the first time")
+            progress("preparing the training step: one to two minutes where it is compiled for the first time")
         run.network.train()
         images = run.fetch(run.parts["train"][:size])
         full = step.make_captured(run.network, run.optimiser, run.precision, images, compiled)
@@ -247,7 +247,10 @@ def split_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def compiles(settings: Training, images: int) -> bool:
-    """Whether a training on so many images is long enough for a compiled step on CUDA, a resumed one as a whole one."""
+    """Whether a training on so many images is long enough for a compiled step on CUDA.
+
+    By its epoch cap, so that a resumed training does as a whole one; one that is stopped early may lose by it.
+    """
     return settings.max_epochs * images // settings.batch_size >= step.COMPILE_FROM
 
 
@@ -271,7 +274,7 @@ def _save(run: _Run) -> None:
     run.copied = checkpoint.host_copy(tensors, run.copied)
     rows = [asdict(row) for row in run.epochs]
     state = {"config": run.config, "epoch": len(rows), "epochs": rows, **run.copied}
-    run.written = run.writer.submit(_write, run.folder, state)
+    run.written = run.writer.submit(_write, run, state)
 
 
 def _wait_until_written(run: _Run) -> None:
@@ -280,10 +283,11 @@ def _wait_until_written(run: _Run) -> None:
         run.written.result()
 
 
-def _write(folder: Path, state: Mapping[str, Any]) -> None:
+def _write(run: _Run, state: Mapping[str, Any]) -> None:
     """Last, then best: `_resume` mends what a crash between the two leaves behind, and a history that is ahead."""
-    checkpoint.save(folder / LAST, state)
-    _write_best(folder, state)
+    checkpoint.save(run.folder / LAST, state)
+    _write_best(run.folder, state)
+    run.saved = state["epoch"]
 
 
 def _write_best(folder: Path, state: Mapping[str, Any]) -> None:
@@ -301,13 +305,19 @@ def _write_history(run: _Run) -> None:
 def _resume(run: _Run) -> None:
     """Take network, optimiser and epochs from last.pt, if there is one. The plateau follows from the epochs."""
     if not checkpoint.exists(run.folder / LAST):
+        (run.folder / HISTORY).unlink(missing_ok=True)  # of epochs that were killed before the first checkpoint
         return
     state = checkpoint.load(run.folder / LAST, run.config)
     run.network.load_state_dict(state["network"])
     run.optimiser.load_state_dict(run.optimiser.state_dict() | {"state": state["optimiser"]})
     run.epochs = [Epoch(**row) for row in state["epochs"]]
+    run.saved = len(run.epochs)
     _write_best(run.folder, state)
     _write_history(run)
+
+
+def _place(saved: int) -> str:
+    return f"from the end of epoch {saved}" if saved else "from the beginning"
 
 
 def _load_best(run: _Run) -> None:

@@ -26,7 +26,7 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
     validation_auc: float  # NaN when the validation part holds one class only
-    seconds: float  # training and validation, without the checkpoint
+    seconds: float  # training and validation, not waiting for a checkpoint
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class History:
 
     @property
     def images_per_second(self) -> float:
-        """Training images per second of the median epoch, validation included, checkpoint excluded."""
+        """Training images per second of the median epoch, validation included, waiting for a checkpoint excluded."""
         return self.train_images / float(np.median([row.seconds for row in self.epochs]))
 
     def frame(self) -> pd.DataFrame:

@@ -37,15 +37,20 @@ def deadly(folder, cell: Cell) -> Outcome:
 
 
 def train_resnet_slowly(folder, cell: Cell) -> Outcome:
-    """Train the P cell of resnet50, a line in `attempts` for each process that does; every other cell is a note."""
+    """Train the P cell of resnet50; every other cell is a note.
+
+    A line in `attempts` for each process that trains: its number, and the epochs that it finds done.
+    """
     if cell.stage != "P" or cell.network != "resnet50":
         return note(folder, cell)
     import tiny_training
 
+    from mammo_lib.training import checkpoint
+
     place = Path(folder) / cell.name
     place.mkdir(parents=True, exist_ok=True)
-    history = place / "history.csv"
-    finished = len(history.read_text().splitlines()) - 1 if history.exists() else 0
+    last = place / "last.pt"
+    finished = checkpoint.load(last)["epoch"] if checkpoint.exists(last) else 0
     with open(place / "attempts", "a") as file:
         file.write(f"{os.getpid()} {finished}\n")
     tiny_training.train(place, seed=cell.seed, progress=lambda line: time.sleep(0.1))

@@ -18,7 +18,7 @@ import pytest
 import tiny_training as tiny
 
 from mammo_lib import config
-from mammo_lib.training import experiments
+from mammo_lib.training import checkpoint, experiments
 from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE, UNFINISHED, Cell, Outcome, Processes, matrix, run
 from mammo_lib.training.folder import claim, is_claimed
 
@@ -270,14 +270,14 @@ class SettledHere(ThreadPoolExecutor):
 
 
 def test_a_dask_worker_killed_mid_cell_costs_that_cells_epoch_and_nothing_else(tmp_path):
-    """A scheduler, two worker processes; the one that trains the P cell is killed after its second epoch."""
+    """A scheduler, two worker processes; the one that trains the P cell is killed after its first checkpoint."""
     distributed = pytest.importorskip("distributed", reason="Dask comes with the extra 'cluster'")
     cells = [G_CELL, P_CELL, FIRST]
     killed = []
 
     def kill_the_worker_of_p():
-        history, attempts = tmp_path / P_CELL.name / "history.csv", tmp_path / P_CELL.name / "attempts"
-        while not (history.exists() and len(history.read_text().splitlines()) >= 3):
+        last, attempts = tmp_path / P_CELL.name / "last.pt", tmp_path / P_CELL.name / "attempts"
+        while not checkpoint.exists(last):
             time.sleep(0.01)
         killed.append(int(attempts.read_text().split()[0]))
         os.kill(killed[0], signal.SIGKILL)
@@ -296,7 +296,7 @@ def test_a_dask_worker_killed_mid_cell_costs_that_cells_epoch_and_nothing_else(t
     attempts = [line.split() for line in (tmp_path / P_CELL.name / "attempts").read_text().splitlines()]
     assert int(attempts[0][0]) == killed[0] != int(attempts[1][0])
     assert len(attempts) == 2
-    assert int(attempts[1][1]) >= 2  # went on, did not begin again
+    assert int(attempts[1][1]) >= 1  # went on, did not begin again
     tiny.train(tmp_path / "undisturbed")
     tiny.assert_same_training(tmp_path / P_CELL.name, tmp_path / "undisturbed")
     assert notes(tmp_path, [G_CELL])[G_CELL][0] >= (tmp_path / P_CELL.name / "last.pt").stat().st_mtime

@@ -220,7 +220,7 @@ def test_an_interrupt_leaves_a_state_to_go_on_from(tmp_path, undisturbed):
 
     with pytest.raises(KeyboardInterrupt):
         tiny.train(tmp_path, progress=interrupt)
-    assert "interrupted in epoch 4" in lines[-1]
+    assert lines[-1] == "interrupted in epoch 4: the same call goes on from the end of epoch 3"
     assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 3
     tiny.train(tmp_path)
     tiny.assert_same_training(tmp_path, undisturbed[0])
@@ -249,23 +249,59 @@ def test_a_slow_disk_changes_nothing(tmp_path, undisturbed, monkeypatch):
         torch.testing.assert_close(last[kind], expected[kind], rtol=0, atol=0)
 
 
-def test_what_cannot_be_written_ends_the_training(tmp_path, undisturbed, monkeypatch):
+def fill_disk(monkeypatch, at_epoch):
     save = checkpoint.save
 
     def full(path, state, keep_previous=True):
-        if state["epoch"] == 3:
+        if state["epoch"] == at_epoch:
             raise OSError("No space left on device")
         save(path, state, keep_previous)
 
-    lines = []
     monkeypatch.setattr(checkpoint, "save", full)
+
+
+@pytest.mark.parametrize("epoch", [1, 3, tiny.SETTINGS.max_epochs])
+def test_what_cannot_be_written_ends_the_training(tmp_path, undisturbed, monkeypatch, epoch):
+    lines = []
+    fill_disk(monkeypatch, epoch)
     with pytest.raises(OSError, match="No space left"):
         tiny.train(tmp_path, progress=lines.append)
-    assert len(lines) == 3  # not the fourth, which was trained meanwhile
-    assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 2
+    assert len(lines) == epoch  # not the next, which was trained meanwhile
+    if epoch > 1:
+        assert checkpoint.load(tmp_path / "last.pt")["epoch"] == epoch - 1
     monkeypatch.undo()
     tiny.train(tmp_path)
     tiny.assert_same_training(tmp_path, undisturbed[0])
+
+
+@pytest.mark.parametrize(("epoch", "place"), [(3, "from the end of epoch 2"), (1, "from the beginning")])
+def test_an_interrupt_is_one_though_a_file_cannot_be_written(tmp_path, monkeypatch, epoch, place):
+    """It ends the other cells, too, which an OSError would not; and says what there is to go on from."""
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if line.startswith(f"epoch {epoch}/"):
+            raise KeyboardInterrupt
+
+    fill_disk(monkeypatch, epoch)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path, progress=interrupt)
+    assert lines[-1] == f"interrupted in epoch {epoch + 1}: the same call goes on {place}"
+
+
+def test_a_history_without_a_checkpoint_is_begun_anew(tmp_path, monkeypatch):
+    tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=2))
+    for name in ("last.pt", "last.previous.pt"):
+        (tmp_path / name).unlink()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_train_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path)
+    assert not (tmp_path / "history.csv").exists()
 
 
 def test_a_damaged_last_state_costs_one_epoch(tmp_path, undisturbed):
