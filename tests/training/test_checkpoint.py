@@ -122,6 +122,17 @@ def test_a_copy_does_not_see_what_comes_after_and_its_memory_is_used_again():
     assert again["epoch"] == 2
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU")
+def test_a_copy_from_a_gpu_is_in_pinned_memory_and_complete():
+    weight = torch.rand(64, 3, 2, 2, device="cuda").contiguous(memory_format=torch.channels_last)
+    copy = checkpoint.host_copy({"weight": weight})
+    weight_before = weight.cpu()
+    weight.zero_()
+    assert copy["weight"].is_pinned()
+    assert copy["weight"].stride() == weight.stride()
+    assert torch.equal(copy["weight"], weight_before)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoint.save(path, state(1))
