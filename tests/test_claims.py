@@ -3,9 +3,9 @@
 README.md and RESULTS.md hold two kinds of claims.
 - A table between `<!-- begin results/x.csv -->` and `<!-- end -->`, which `python -m mammo_lib.readme` writes.
 - A number in prose with a comment right behind it that says where it is from:
-  `0.03<!-- results/published/auc.csv | table == "Table 1" | (high - low) / 2 -->`, that is file, rows, value. Rows: a
+  `0.03<!-- results/published/auc.csv ; table == "Table 1" ; (high - low) / 2 -->`, that is file, rows, value. Rows: a
   condition on columns as pandas' query takes it (blank: every row); value: a column or an expression of columns. The
-  number must be that value in one of these rows, at the decimals shown.
+  number must be that value in one of these rows, at the decimals shown. (No "|": in a table it would end the cell.)
 """
 
 import json
@@ -13,6 +13,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import mistune
 import pandas as pd
 import pytest
 
@@ -23,7 +24,7 @@ from mammo_lib.stages import mapping
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in readme.DOCUMENTS}
 BOTH = "\n".join(DOCUMENTS.values())
-CLAIM = re.compile(r"(\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) \|(.*?)\|(.*?)-->")
+CLAIM = re.compile(r"(\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) ;(.*?);(.*?)-->")
 SHARE = re.compile(r"(?<![\w.])0\.\d+(?![\d.]*[ %*]*<!-- results/)")  # of 1, and not marked
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
@@ -86,6 +87,13 @@ def test_every_mark_can_be_read() -> None:
 
 def test_no_share_stands_without_its_file() -> None:
     assert not SHARE.findall(prose(BOTH))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_table_is_one_to_a_reader_of_markdown(name: str) -> None:
+    """A row of more cells than the headings is cut on GitHub, and here makes a paragraph of the whole table."""
+    page = mistune.create_markdown(plugins=["table"])(DOCUMENTS[name])
+    assert page.count("<table>") == len(re.findall(r"^\|( --- \|)+$", DOCUMENTS[name], re.MULTILINE)) > 0
 
 
 @pytest.mark.parametrize("name", [*DOCUMENTS, "CONTRIBUTING.md"])
@@ -178,8 +186,8 @@ def test_a_number_that_is_behind_is_noticed(stored: Path) -> None:
     assert holds("0.81", stored, 'network == "VGG16"', "auc")
     assert not holds("0.82", stored, 'network == "VGG16"', "auc")
     assert holds("0.100", stored, "", "(auc_high - auc_low) / 2")
-    assert CLAIM.findall('of **22**<!-- results/x.csv | network == "VGG16" | cases --> images')[0][:2] == (
+    assert CLAIM.findall('of **22**<!-- results/x.csv ; network == "VGG16" ; cases --> images')[0][:2] == (
         "22",
         "results/x.csv",
     )
-    assert SHARE.findall(prose("AUC 0.81 and `0.5` and 0.7<!-- results/x.csv | | auc -->")) == ["0.81"]
+    assert SHARE.findall(prose("AUC 0.81 and `0.5` and 0.7<!-- results/x.csv ; ; auc -->")) == ["0.81"]
