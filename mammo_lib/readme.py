@@ -32,6 +32,8 @@ def readme_table(path: Path) -> str:
     frame = pd.read_csv(path).convert_dtypes()  # counts stay whole beside empty cells
     if "note" in frame:
         frame = frame[~frame["note"].astype("string").fillna("").str.fullmatch(NOT_RUN)]
+    if "difference" in frame:
+        frame = frame.rename(columns={"low": "difference_low", "high": "difference_high"})
     shown = plain(frame)
     for name in [name for name in frame if {f"{name}_low", f"{name}_high"} <= set(frame)]:
         shown[name] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])

@@ -159,6 +159,16 @@ def test_a_table_in_markdown(stored: Path) -> None:
     ]
 
 
+def test_a_difference_takes_its_interval(tmp_path: Path) -> None:
+    path = tmp_path / "protocols.csv"
+    path.write_text("first,second,difference,low,high,p\nas_written,official,-0.1491,-0.2066,0.0916,0.001\n")
+    assert readme.readme_table(path).splitlines() == [
+        "| first | second | difference | p |",
+        "| --- | --- | --- | --- |",
+        "| as_written | official | -0.149 [-0.207, 0.092] | 0.001 |",
+    ]
+
+
 def test_blocks_are_written_and_stay_as_they_are(stored: Path, tmp_path: Path) -> None:
     text = "before\n<!-- begin results/table.csv -->\nold\n<!-- end -->\nafter\n"
     once = readme.refreshed(text, tmp_path)
