@@ -179,6 +179,19 @@ def test_blocks_are_written_and_stay_as_they_are(stored: Path, tmp_path: Path) -
     assert readme.refreshed(once, tmp_path) == once
 
 
+def test_both_documents_are_written_or_the_one_that_cannot_be_is_named(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    for name in readme.DOCUMENTS:
+        (tmp_path / name).write_text("<!-- begin results/table.csv -->\n<!-- end -->\n")
+    assert readme.main() == 0
+    assert all("0.812 [0.700, 0.900]" in (tmp_path / name).read_text() for name in readme.DOCUMENTS)
+    stored.unlink()
+    assert readme.main() == 1
+    assert capsys.readouterr().err.startswith("error: README.md: ")
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "sentence"),
     [
