@@ -5,7 +5,8 @@ README.md and RESULTS.md hold two kinds of claims.
 - A number in prose with a comment right behind it that says where it is from:
   `0.03<!-- results/published/auc.csv ; table == "Table 1" ; (high - low) / 2 -->`, that is file, rows, value. Rows: a
   condition on columns as pandas' query takes it (blank: every row); value: a column or an expression of columns. The
-  number must be that value in one of these rows, at the decimals shown. (No "|": in a table it would end the cell.)
+  number must be that value in one of these rows, with its sign and at the decimals shown. (No "|": in a table it would
+  end the cell.)
 """
 
 import json
@@ -24,7 +25,7 @@ from mammo_lib.stages import mapping
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in readme.DOCUMENTS}
 BOTH = "\n".join(DOCUMENTS.values())
-CLAIM = re.compile(r"(\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) ;(.*?);(.*?)-->")
+CLAIM = re.compile(r"([−+]?\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) ;(.*?);(.*?)-->")
 SHARE = re.compile(r"(?<![\w.])0\.\d+(?![\d.]*[ %*]*<!-- results/)")  # of 1, and not marked
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
@@ -32,11 +33,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def holds(number: str, path: Path, row: str, value: str) -> bool:
-    """Whether `number` is `value` in one of the rows of the file, rounded to its decimals."""
+    """Whether `number`, with its sign, is `value` in one of the rows of the file, rounded to its decimals."""
     frame = pd.read_csv(path)
     chosen = frame.query(row) if row.strip() else frame
     decimals = len(number.partition(".")[2])
-    return any(f"{found:.{decimals}f}" == number for found in chosen.eval(value.strip()))
+    signed = number.removeprefix("+").replace("−", "-")
+    return any(f"{found:z.{decimals}f}" == signed for found in chosen.eval(value.strip()))  # z: a zero has no sign
 
 
 def prose(text: str) -> str:
@@ -208,6 +210,10 @@ def test_what_cannot_be_refreshed_is_refused(tmp_path: Path, text: str, kind: ty
 def test_a_number_that_is_behind_is_noticed(stored: Path) -> None:
     assert holds("0.81", stored, 'network == "VGG16"', "auc")
     assert not holds("0.82", stored, 'network == "VGG16"', "auc")
+    assert not holds("−0.81", stored, 'network == "VGG16"', "auc")
+    assert holds("−0.81", stored, 'network == "VGG16"', "-auc")
+    assert not holds("+0.81", stored, 'network == "VGG16"', "-auc")
+    assert holds("0.0", stored, 'network == "VGG16"', "-auc / 100")
     assert holds("0.100", stored, "", "(auc_high - auc_low) / 2")
     assert CLAIM.findall('of **22**<!-- results/x.csv ; network == "VGG16" ; cases --> images')[0][:2] == (
         "22",

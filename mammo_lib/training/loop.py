@@ -120,7 +120,7 @@ def train(
             _wait_until_written(run)
         except KeyboardInterrupt:
             writer.shutdown()  # waits for what is being written
-            progress(f"interrupted in epoch {len(run.epochs) + 1}: the same call goes on {_place(run.saved)}")
+            progress(_where_to_go_on(run))
             raise
         run.copied = None
         _load_best(run)
@@ -316,8 +316,11 @@ def _resume(run: _Run) -> None:
     _write_history(run)
 
 
-def _place(saved: int) -> str:
-    return f"from the end of epoch {saved}" if saved else "from the beginning"
+def _where_to_go_on(run: _Run) -> str:
+    place = f"from the end of epoch {run.saved}" if run.saved else "from the beginning"
+    failure = run.written.exception() if run.written is not None else None
+    lost = f" (what came after could not be written: {failure})" if failure is not None else ""
+    return f"interrupted in epoch {len(run.epochs) + 1}: the same call goes on {place}{lost}"
 
 
 def _load_best(run: _Run) -> None:
