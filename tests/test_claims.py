@@ -20,7 +20,7 @@ import pytest
 
 from mammo_lib import config, readme
 from mammo_lib.evaluation.captions import FIGURES
-from mammo_lib.stages import mapping
+from mammo_lib.stages import answers, mapping
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in readme.DOCUMENTS}
@@ -63,6 +63,14 @@ def test_the_probe_uses_the_reading_that_cross_validation_chose() -> None:
 def test_the_map_uses_the_reading_that_did_best_on_validation() -> None:
     table = pd.read_csv(ROOT / "results" / "reduced" / "official" / "mass_map" / "seed0" / "readings.csv")
     assert mapping.READINGS[table.loc[table["validation_auc"].idxmax(), "reading"]] == mapping.USED["G"]
+
+
+def test_the_overview_shows_what_the_predictions_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAMMO_CBAM_HOME", raising=False)
+    profiles = [profile for profile in config.PROFILES.values() if profile.source in answers.SAME_PATIENTS]
+    stored = pd.read_csv(ROOT / "results" / "overview.csv")
+    made = answers.compared(profiles).astype(stored.dtypes.to_dict())
+    pd.testing.assert_frame_equal(made, stored)  # else: python -m mammo_lib overview
 
 
 @pytest.mark.parametrize("report", sorted((ROOT / "results").glob("reduced*/report.html")), ids=str)

@@ -118,17 +118,17 @@ def questions(results: Results, setting: Setting) -> Table:
     return Table(frame, caption, notes, _shown(frame))
 
 
-def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
+def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2) -> Table:
     """The questions for every training seed on its own: would another seed have answered otherwise?
 
-    results: seed -> results. Frame: one row for each comparison and seed, of those that more than one seed can make,
+    results: seed -> results. Frame: one row for each comparison and seed, of those that `least` seeds or more can make,
     `question, stage, unit, first, second, seed, cases, patients, auc_first, auc_second, difference, low, high, p,
     mean_difference, note`; mean_difference is over the seeds of a comparison. p is not corrected.
     """
     rows = []
     for comparison in _asked(setting):
         able = [seed for seed, found in results.items() if {comparison.first, comparison.second} <= set(found)]
-        of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able if len(able) > 1]
+        of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able if len(able) >= least]
         mean = pd.Series([row.get("difference") for row in of_seeds], dtype=float).mean()
         rows += [row | {"mean_difference": mean} for row in of_seeds]
     columns = [name for name in _COLUMNS if name not in ("family", "p_delong", "p_holm", "p_delong_holm", "note")]

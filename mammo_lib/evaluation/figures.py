@@ -1,8 +1,8 @@
 """Pictures of mammograms and heat maps, and the style and the saving that every figure shares.
 
 Takes arrays, gives matplotlib figures. Knows no network and no stage; reads no file and writes only through `save`.
-The curves (ROC, calibration, learning, forest) are in figures_curves.py, the explorer's pictures in figures_case.py;
-no other module uses matplotlib.
+The curves (ROC, calibration, learning, forest) are in figures_curves.py, the picture of all comparisons in
+figures_overview.py, the explorer's pictures in figures_case.py; no other module uses matplotlib.
 
 Style (ours): journal column widths; 7 point type, nothing below 5.5; the colours of Okabe and Ito, which colour-blind
 readers tell apart, and always a second sign (dash, marker, fill) so that grey print loses nothing; text stays text in

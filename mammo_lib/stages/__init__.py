@@ -5,6 +5,7 @@ Each step reads what the step before wrote, writes its own files, and skips what
 steps that need them, so that a host without pydicom can train and a host without torch can make the tables.
 """
 
+from mammo_lib.stages.answers import overview
 from mammo_lib.stages.archive import Archive, integrity, lesion_boxes, load, parts, prepare, read_archive, split
 from mammo_lib.stages.attention import first_steps, gates
 from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
@@ -49,6 +50,7 @@ __all__ = [
     "lesion_boxes",
     "load",
     "map_masses",
+    "overview",
     "parts",
     "predictions",
     "prepare",

@@ -63,7 +63,7 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
     return {key: path for key, path in files.items() if path.exists()}
 
 
-def _seeds(experiment: Experiment) -> list[Experiment]:
+def trained_seeds(experiment: Experiment) -> list[Experiment]:
     """The experiment with every training seed that has results: data and splits are the same for all."""
     trained = [path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}")]
     mapped = [path.name for path in experiment.results.glob(f"{MASS_MAP}/seed*")]
@@ -79,8 +79,8 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     """
     from mammo_lib.evaluation import comparisons, export, scores, tables
 
-    results, setting = predictions(experiment), _setting(experiment)
-    seeds = _seeds(experiment)
+    results, setting = predictions(experiment), setting_of(experiment)
+    seeds = trained_seeds(experiment)
     every_seed = {key: run for other in seeds for key, run in _runs(other).items()}
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
     if len(seeds) > 1:
@@ -117,7 +117,7 @@ def _any_run(experiment: Experiment) -> bool:
     return bool(_predicted(experiment))
 
 
-def _setting(experiment: Experiment) -> "Setting":
+def setting_of(experiment: Experiment) -> "Setting":
     """How the tables are counted, with the reason for every cell that has no predictions."""
     from mammo_lib.evaluation.tables import Setting
 

@@ -16,7 +16,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from mammo_lib.config import NETWORKS
-from mammo_lib.evaluation import figures, figures_curves
+from mammo_lib.evaluation import figures, figures_curves, figures_overview
 
 DATA = "phantoms, not patients"
 
@@ -64,6 +64,21 @@ def localisation_table():
     return pd.DataFrame(rows, columns=["method", "measure", "mean", "low", "high"])
 
 
+def comparisons_table():
+    names = ["question", "stage", "profile", "pixels", "network", "initial", "other", "auc_first", "auc_second"]
+    names += ["difference", "low", "high", "learnt"]
+    cbam = ("CBAM", "P", "small", 80, "VGG16+CBAM", "random", "VGG16")
+    patch = ("patch over ImageNet", "G", "small", 128, "VGG16", "Patch data", "ImageNet")
+    rows = [
+        ("CBAM", "P", "printed", 224, "VGG16+CBAM", "random", "VGG16", 0.85, 0.84, 0.01, *[np.nan] * 2, None),
+        ("CBAM", "P", "printed", 224, "ResNet50+CBAM", "random", "ResNet50", 0.86, 0.83, 0.03, *[np.nan] * 2, None),
+        (*cbam, 0.80, 0.78, 0.02, -0.01, 0.05, 2),
+        (*cbam, 0.70, 0.74, -0.04, -0.07, -0.02, 2),
+        (*patch, 0.52, 0.51, 0.01, -0.08, 0.11, 0),
+    ]
+    return pd.DataFrame(rows, columns=names).astype({"learnt": "Int64"})
+
+
 def every_figure():
     view = figures.View(picture((60, 40)), "L-CC", [[5, 6, 8, 4]], picture((60, 40)) > 190)
     yield "fig1", figures.work_flow([("archive", "DICOM images"), ("report", "tables and figures")], DATA)
@@ -78,6 +93,7 @@ def every_figure():
     yield "few_confusion", figures_curves.confusion_matrices(few, 0.5, DATA)
     yield "learning", figures_curves.learning_curves({n: {"scratch": history()} for n in NETWORKS}, DATA)
     yield "forest", figures_curves.forest(forest_table(), DATA)
+    yield "overview", figures_overview.overview(comparisons_table(), DATA)
     yield "localisation", figures_curves.localisation(localisation_table(), {"energy": "energy", "iou": "IoU"}, DATA)
 
 
@@ -273,9 +289,32 @@ def test_a_difference_without_an_interval_is_shown_alone():
     assert right == ["+0.000  p = 1.000"]
 
 
+def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
+    cbam, patch = [axes for axes in drawn["overview"].axes if axes.get_yticklabels()]
+    labels = ["patches", "the paper, 224 pixels", "VGG16, 80 pixels (small)"]
+    assert [label.get_text() for label in cbam.get_yticklabels()] == labels
+    marks = {sign: [line for line in cbam.lines if line.get_marker() == sign] for sign in "sD"}
+    assert [(*line.get_xdata(),) for line in marks["D"]] == [(0.01,), (0.03,)]
+    assert [(*line.get_xdata(),) for line in marks["s"]] == [(0.02,), (-0.04,)]
+    heights = [line.get_ydata()[0] for line in marks["s"]]
+    assert heights[0] > heights[1]  # the first seed on top, both about their line
+    assert np.mean(heights) == pytest.approx(0)
+    assert [list(line.get_xdata()) for line in cbam.lines if len(line.get_xdata()) == 2][-2:] == [
+        [-0.01, 0.05],
+        [-0.07, -0.02],
+    ]
+    (square,) = [line for line in patch.lines if line.get_marker() == "s"]
+    assert square.get_markerfacecolor() == "white"
+    assert {line.get_markerfacecolor() for line in marks["s"]} == {figures.BLUE}
+    right = [text.get_text() for child in cbam.child_axes for text in child.get_yticklabels()]
+    assert right == ["AUCs", "", "0.75, 0.76"]  # means over the seeds
+    assert patch.get_yticklabels()[0].get_text() == "whole mammograms, over ImageNet alone"
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda: figures_overview.overview(comparisons_table()[:0], DATA),
         lambda: figures.four_views([], DATA),
         lambda: figures.gradcam_samples([], DATA, "n", "r"),
         lambda: figures.contact_sheet({}, DATA),
