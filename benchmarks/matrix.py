@@ -76,7 +76,8 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
     images = np.load(folder / f"{cell.stage}.npy", mmap_mode="r")
     parts = sizes_of_parts(cell.stage, batches)[0]
     order = np.arange(len(images))
-    if loop.compiles(PAPER.training(cell.stage), sizes_of_parts(cell.stage, None)[0]["train"]):
+    whole = sizes_of_parts(cell.stage, None)[0]["train"]
+    if loop.kind_of_step(PAPER.training(cell.stage), whole, device) == step.COMPILED:
         step.COMPILE_FROM = 0  # also where a few epochs of it alone would not be
     settings = replace(PAPER.training(cell.stage), max_epochs=epochs, stop_patience=epochs + 1)
 

@@ -82,7 +82,7 @@ def _public(message: str, experiment: Experiment) -> str:
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     """Train one cell, predict its validation and test cases, and write its record; skip it when that is done."""
-    from mammo_lib.training import experiments, records, step
+    from mammo_lib.training import experiments, loop, records, step
 
     started = datetime.now(UTC)
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
@@ -98,8 +98,9 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
     paths.write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
-    precision = step.choose_precision(training.precision, device)
-    paths.write_json(folder / RECORD, record | {"precision": precision, "initial_weights": note})
+    record["precision"] = step.choose_precision(training.precision, device)
+    record["step"] = loop.kind_of_step(training, history.train_images, device)
+    paths.write_json(folder / RECORD, record | {"initial_weights": note})
     # larger than the best by the optimiser's state, and of no further use
     for path in (*folder.glob("last*.pt"), *(folder / WARM_UP).glob("*.pt")):
         path.unlink()

@@ -168,17 +168,13 @@ def _train_epochs(run: _Run, progress: Callable[[str], None]) -> None:
     rule = schedule.plateau(run.optimiser, run.settings, run.epochs)
     eager = step.make_step(run.network, run.optimiser, run.precision)
     full, size = eager, run.settings.batch_size
-    if (
-        run.device.type == "cuda"
-        and len(run.parts["train"]) >= size
-        and not schedule.finished(run.epochs, run.settings)
-    ):
-        compiled = compiles(run.settings, len(run.parts["train"]))
-        if compiled:
+    kind = kind_of_step(run.settings, len(run.parts["train"]), run.device)
+    if kind != step.EAGER and not schedule.finished(run.epochs, run.settings):
+        if kind == step.COMPILED:
             progress("preparing the training step: one to two minutes where it is compiled for the first time")
         run.network.train()
         images = run.fetch(run.parts["train"][:size])
-        full = step.make_captured(run.network, run.optimiser, run.precision, images, compiled)
+        full = step.make_captured(run.network, run.optimiser, run.precision, images, kind == step.COMPILED)
     while not schedule.finished(run.epochs, run.settings):
         started = perf_counter()
         learning_rate = schedule.learning_rate(run.optimiser)
@@ -246,12 +242,16 @@ def split_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     return batches
 
 
-def compiles(settings: Training, images: int) -> bool:
-    """Whether a training on so many images is long enough for a compiled step on CUDA.
+def kind_of_step(settings: Training, images: int, device: str | torch.device) -> str:
+    """step.EAGER, CAPTURED or COMPILED: how full batches of a training on so many images run on `device`.
 
-    By its epoch cap, so that a resumed training does as a whole one; one that is stopped early may lose by it.
+    Compiled where its epoch cap is long enough, so that a resumed training does as a whole one; one that is stopped
+    early may lose by it. Not where torch was told not to compile (TORCH_COMPILE_DISABLE=1).
     """
-    return settings.max_epochs * images // settings.batch_size >= step.COMPILE_FROM
+    if torch.device(device).type != "cuda" or images < settings.batch_size:
+        return step.EAGER
+    long = settings.max_epochs * images // settings.batch_size >= step.COMPILE_FROM
+    return step.COMPILED if long and not torch._dynamo.config.disable else step.CAPTURED
 
 
 def step_seeds(seed: int, epoch: int, number: int) -> tuple[int, int]:

@@ -28,6 +28,7 @@ WARM_UP_STEPS = 3  # before a capture, as in torch's documentation
 # Ours: steps of a training that win compiling back, on the device above 17 000 (ResNet50+CBAM, P), 21 000 (the same, G)
 # and 23 000 (InceptionV3, P); fewer where other cells use the device meanwhile, or torch finds it on its disk.
 COMPILE_FROM = 20_000
+EAGER, CAPTURED, COMPILED = "eager", "captured", "captured, compiled"  # how the steps of a training run
 
 Fetch = Callable[[np.ndarray], Tensor]  # indices (n,) -> uint8 (n, S, S) on the device
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # see make_step

@@ -117,6 +117,9 @@ def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(from_imagenet: sta
     assert len(pd.read_csv(results / "warm_up" / "history.csv")) == 2
     assert len(pd.read_csv(results / "history.csv")) == 1
     assert [path.name for path in folder.rglob("*.pt")] == ["best.pt"]
+    record = paths.read_json(folder / "run.json")
+    expected = ("bf16", "captured") if torch.cuda.is_available() else ("fp32", "eager")
+    assert (record["precision"], record["step"]) == expected
     assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
     other = replace(from_imagenet, profile=replace(from_imagenet.profile, warm_up=None))
     outcome = stages.train(other, name)
