@@ -123,16 +123,19 @@ def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2)
 
     results: seed -> results. Frame: one row for each comparison and seed, of those that `least` seeds or more can make,
     `question, stage, unit, first, second, seed, cases, patients, auc_first, auc_second, difference, low, high, p,
-    mean_difference, note`; mean_difference is over the seeds of a comparison. p is not corrected.
+    mean_difference, mean_low, mean_high, sd_seeds, note`; the mean is over the seeds of a comparison, its interval over
+    patients; the standard deviation is that of the seeds' differences. p is not corrected.
     """
     rows = []
     for comparison in _asked(setting):
         able = [seed for seed, found in results.items() if {comparison.first, comparison.second} <= set(found)]
-        of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able if len(able) >= least]
-        mean = pd.Series([row.get("difference") for row in of_seeds], dtype=float).mean()
-        rows += [row | {"mean_difference": mean} for row in of_seeds]
+        if len(able) >= least:
+            of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able]
+            mean = _mean(comparison, [results[seed] for seed in able], setting)
+            mean["sd_seeds"] = pd.Series([row.get("difference") for row in of_seeds], dtype=float).std()
+            rows += [row | mean for row in of_seeds]
     columns = [name for name in _COLUMNS if name not in ("family", "p_delong", "p_holm", "p_delong_holm", "note")]
-    columns = [*columns[:5], "seed", *columns[5:], "mean_difference", "note"]
+    columns = [*columns[:5], "seed", *columns[5:], "mean_difference", "mean_low", "mean_high", "sd_seeds", "note"]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     caption = (
         f"The paired differences in AUC of each training seed. Data: {setting.profile.data}. Protocol: "
@@ -140,11 +143,15 @@ def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2)
     )
     notes = (
         "Every seed that was trained, its networks compared with those of the same seed; interval and p as in the "
-        "table of questions, of the test patients alone. p is not corrected. Mean: over the seeds.",
+        "table of questions, of the test patients alone. p is not corrected. Mean: over the seeds; its interval is of "
+        "the test patients, too, resampled for all trainings at once. No interval knows of other seeds: SD is the "
+        "standard deviation of the seeds' differences.",
     )
     shown = frame[["question", "stage", "first", "second"]].assign(seed=text(frame["seed"], "{:.0f}"))
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
-    shown["p"], shown["mean"] = text(frame["p"], "{:.3f}"), text(frame["mean_difference"], "{:+.3f}")
+    shown["p"] = text(frame["p"], "{:.3f}")
+    shown["mean"] = with_interval(frame["mean_difference"], frame["mean_low"], frame["mean_high"], "{:+.3f}")
+    shown["SD"] = text(frame["sd_seeds"], "{:.3f}")
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
 
@@ -162,8 +169,34 @@ def _row(comparison: Comparison, results: Results, setting: Setting) -> dict[str
     absent = [key for key in (comparison.first, comparison.second) if key not in results]
     if absent:
         return row | {"note": "; ".join(f"{name_of(key)}: {setting.reasons.get(key, MISSING)}" for key in absent)}
-    paired = align(*(_test(results[key], unit) for key in (comparison.first, comparison.second)))
-    return row | compare(paired, setting)
+    return row | compare(_paired(comparison, results, setting), setting)
+
+
+def _paired(comparison: Comparison, results: Results, setting: Setting) -> pd.DataFrame:
+    unit = setting.unit_of(comparison.first[0])
+    return align(*(_test(results[key], unit) for key in (comparison.first, comparison.second)))
+
+
+def _mean(comparison: Comparison, of_seeds: Sequence[Results], setting: Setting) -> dict[str, object]:
+    """The mean difference of several trainings on the same cases; empty where one is not defined."""
+    pairs = [_paired(comparison, results, setting) for results in of_seeds]
+    try:
+        statistic = statistics.mean([_gap(paired) for paired in pairs])
+        replicates = statistics.bootstrap(
+            statistic, pairs[0]["patient_id"], setting.profile.evaluation.resamples, setting.seed
+        )
+    except UNDEFINED:  # every seed's own row says why
+        return {}
+    found = statistics.percentile(replicates, setting.profile.evaluation.confidence)
+    mean: dict[str, object] = {"mean_difference": found.estimate}
+    return mean if found.is_point else mean | {"mean_low": found.low, "mean_high": found.high}
+
+
+def _gap(paired: pd.DataFrame) -> statistics.Statistic:
+    label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
+    return statistics.difference(
+        statistics.weighted_auc(label, first, fold), statistics.weighted_auc(label, second, fold)
+    )
 
 
 def name_of(key: Key) -> str:
@@ -198,10 +231,7 @@ def _difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
     try:
         row |= {"auc_first": metrics.auc(label, first, fold), "auc_second": metrics.auc(label, second, fold)}
         row["difference"] = row["auc_first"] - row["auc_second"]
-        statistic = statistics.difference(
-            statistics.weighted_auc(label, first, fold), statistics.weighted_auc(label, second, fold)
-        )
-        row |= _bootstrapped(statistic, paired["patient_id"], setting)
+        row |= _bootstrapped(_gap(paired), paired["patient_id"], setting)
     except UNDEFINED as reason:
         row["note"] = str(reason)
     return row

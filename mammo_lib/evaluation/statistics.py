@@ -6,7 +6,7 @@ resample does not define it; so the same code serves an AUC, a rate, and the dif
 cases. DeLong's method takes every case for independent; with patients given, Obuchowski's does not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +123,11 @@ def weighted_average_precision(label: ArrayLike, probability: ArrayLike) -> Stat
 def difference(first: Statistic, second: Statistic) -> Statistic:
     """First minus second on the same cases and the same resamples."""
     return lambda weights: first(weights) - second(weights)
+
+
+def mean(of: Sequence[Statistic]) -> Statistic:
+    """The mean of several statistics of the same cases on the same resamples."""
+    return lambda weights: np.mean([statistic(weights) for statistic in of], axis=0)
 
 
 def on(cases: NDArray[np.intp], statistic: Statistic) -> Statistic:

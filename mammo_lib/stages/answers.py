@@ -22,7 +22,8 @@ SAME_PATIENTS = ("cbis_ddsm", "reduced")  # sources with the same official test 
 LOOSE, STRICT = "as_written", "grouped_cv"
 COUNTS = ("pixels", "seed", "cases", "patients", "learnt")
 NAMES = ("question", "stage", "profile", "pixels", "network", "initial", "other", "seed", "cases", "patients")
-COLUMNS = (*NAMES, "auc_first", "auc_second", "difference", "low", "high", "learnt")
+MEAN = ("mean_difference", "mean_low", "mean_high", "sd_seeds")
+COLUMNS = (*NAMES, "auc_first", "auc_second", "difference", "low", "high", "learnt", *MEAN)
 
 
 def overview(experiment: Experiment) -> pd.DataFrame:
@@ -41,12 +42,12 @@ def overview(experiment: Experiment) -> pd.DataFrame:
 def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
     """One row a comparison and training seed, first minus second, of the official test patients: `question, stage,
     profile, pixels, network, initial, other, seed, cases, patients, auc_first, auc_second, difference, low, high,
-    learnt`.
+    learnt, mean_difference, mean_low, mean_high, sd_seeds`.
 
     `other` is what differs in the second; `learnt` how many of the two are above chance, the interval of their AUC over
-    patients (Obuchowski 1997) being above a half. What was printed has neither seed nor interval; a split's difference
-    is that of the cases which both splits tested. A training that lies in two profiles is shown with the first.
-    FileNotFoundError when no profile has results.
+    patients (Obuchowski 1997) being above a half; mean and standard deviation are over a profile's seeds. What was
+    printed has neither seed nor interval; a split's difference is that of the cases which both splits tested. A
+    training that lies in two profiles is shown with the first. FileNotFoundError when no profile has results.
     """
     ours = [row for profile in profiles for row in (*_asked(profile), *_splits(profile))]
     if not ours:

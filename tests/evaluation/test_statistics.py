@@ -215,6 +215,19 @@ def test_paired_difference_and_its_p() -> None:
     assert statistics.delong_test(label, score, score).p == 1
 
 
+def test_a_mean_is_of_the_same_resamples() -> None:
+    """A difference and its opposite: each varies, their mean is 0 in every resample."""
+    label, score, patients = made(8, 200, shift=1.5)
+    good, poor = (statistics.weighted_auc(label, other) for other in (score, np.random.default_rng(9).normal(size=200)))
+    gap, opposite = statistics.difference(good, poor), statistics.difference(poor, good)
+    assert not statistics.percentile(statistics.bootstrap(gap, patients, 500, 0)).is_point
+    found = statistics.bootstrap(statistics.mean([gap, opposite]), patients, 500, 0)
+    assert not found.values.any()
+    both = statistics.bootstrap(statistics.mean([good, poor]), patients, 500, 0)
+    noise = np.random.default_rng(9).normal(size=200)
+    assert both.estimate == pytest.approx((roc_auc_score(label, score) + roc_auc_score(label, noise)) / 2)
+
+
 def test_bootstrap_p_by_hand() -> None:
     values = np.array([-1.0, 0, 1, 2, 3, 4, 5, 6, 7])
     replicates = statistics.Replicates(1.0, values, 0, statistics.weighted_ratio([1], [1]), np.array([0]))

@@ -43,6 +43,13 @@ def test_the_questions_are_asked_of_every_seed(every_protocol: dict[str, stages.
         pd.testing.assert_series_equal(found, wanted)
     means = frame.groupby(keys, sort=False)[["difference", "mean_difference"]].mean()
     assert np.allclose(means["difference"].astype(float), means["mean_difference"].astype(float))
+    deviations = frame.groupby(keys, sort=False)["difference"].apply(
+        lambda two: abs(two.iloc[0] - two.iloc[1]) / 2**0.5
+    )
+    assert np.allclose(deviations.astype(float), frame.groupby(keys, sort=False)["sd_seeds"].first().astype(float))
+    widths = frame.assign(one=frame["high"] - frame["low"], mean=frame["mean_high"] - frame["mean_low"])
+    assert (widths["mean"] > 0).all()
+    assert (widths.groupby(keys)["mean"].first() < widths.groupby(keys)["one"].max()).all()  # two trainings, not one
     assert "questions_seeds" not in stages.evaluate(every_protocol["grouped_cv"])
 
 
