@@ -33,7 +33,7 @@ STEPS = {  # name -> what it does
     "explain": "Grad-CAM over every test image, and how well it finds the lesion",
     "figures": "draw every figure again from stored results",
     "audit": "what the printed numbers imply",
-    "overview": "every comparison on CBIS-DDSM, of every profile that was evaluated, in one table and one figure",
+    "overview": "CBAM, patches and splits on CBIS-DDSM, every profile's answers in one table and one figure",
     "report": "one HTML page with all of it",
     "notebook": "execute one numbered notebook",
     "is-current": "exit status 0 when a whole run has ended and nothing was touched since",

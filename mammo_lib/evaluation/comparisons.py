@@ -19,6 +19,8 @@ from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, POINT, UNDEFINED
 
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
 TAUGHT, OVER_PROBE = "taught over frozen", "network over probe"
+SPLIT = "random split"  # asked of two protocols, not of two networks
+AS_PRINTED = "printed"  # in place of a profile
 QUESTIONS = {
     CBAM: "Does CBAM help? Each network with CBAM against its own backbone.",
     OVER_IMAGENET: "Does patch transfer help over ImageNet? Each network with itself.",
@@ -96,7 +98,7 @@ def questions(results: Results, setting: Setting) -> Table:
     p, p_delong, p_holm, p_delong_holm, note`. A comparison that cannot be made is a row with its reason in `note`, and
     is not corrected for.
     """
-    rows = [_row(comparison, results, setting) for comparison in _asked(setting)]
+    rows = [answer(comparison, results, setting) for comparison in _asked(setting)]
     frame = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     frame = frame.astype({"cases": "Int64", "patients": "Int64"} | dict.fromkeys(_FLOATS, "Float64"))
     for name, adjusted in (("p", "p_holm"), ("p_delong", "p_delong_holm")):
@@ -118,10 +120,10 @@ def questions(results: Results, setting: Setting) -> Table:
     return Table(frame, caption, notes, _shown(frame))
 
 
-def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2) -> Table:
+def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
     """The questions for every training seed on its own: would another seed have answered otherwise?
 
-    results: seed -> results. Frame: one row for each comparison and seed, of those that `least` seeds or more can make,
+    results: seed -> results. Frame: one row for each comparison and seed, of those that more than one seed can make,
     `question, stage, unit, first, second, seed, cases, patients, auc_first, auc_second, difference, low, high, p,
     mean_difference, mean_low, mean_high, sd_seeds, note`; the mean is over the seeds of a comparison, its interval over
     patients; the standard deviation is that of the seeds' differences. p is not corrected.
@@ -129,8 +131,8 @@ def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2)
     rows = []
     for comparison in _asked(setting):
         able = [seed for seed, found in results.items() if {comparison.first, comparison.second} <= set(found)]
-        if len(able) >= least:
-            of_seeds = [_row(comparison, results[seed], setting) | {"seed": seed} for seed in able]
+        if len(able) > 1:
+            of_seeds = [answer(comparison, results[seed], setting) | {"seed": seed} for seed in able]
             mean = _mean(comparison, [results[seed] for seed in able], setting)
             mean["sd_seeds"] = pd.Series([row.get("difference") for row in of_seeds], dtype=float).std()
             rows += [row | mean for row in of_seeds]
@@ -144,8 +146,8 @@ def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2)
     notes = (
         "Every seed that was trained, its networks compared with those of the same seed; interval and p as in the "
         "table of questions, of the test patients alone. p is not corrected. Mean: over the seeds; its interval is of "
-        "the test patients, too, resampled for all trainings at once. No interval knows of other seeds: SD is the "
-        "standard deviation of the seeds' differences.",
+        "the test patients, too, resampled for all trainings at once. It tells how these trainings would differ on "
+        "other patients, not what training again would give: for that see SD, the standard deviation over the seeds.",
     )
     shown = frame[["question", "stage", "first", "second"]].assign(seed=text(frame["seed"], "{:.0f}"))
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
@@ -155,7 +157,8 @@ def over_seeds(results: Mapping[int, Results], setting: Setting, least: int = 2)
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
 
-def _row(comparison: Comparison, results: Results, setting: Setting) -> dict[str, object]:
+def answer(comparison: Comparison, results: Results, setting: Setting) -> dict[str, object]:
+    """One row of `questions`, not corrected; only its names and a note where one of the two has no predictions."""
     stage = comparison.first[0]
     unit = setting.unit_of(stage)
     row: dict[str, object] = {

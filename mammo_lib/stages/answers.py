@@ -1,6 +1,8 @@
-"""Every comparison of two trained networks on CBIS-DDSM, of every profile that has results, beside what was printed.
+"""The paper's two questions and that of the split, on CBIS-DDSM: every pair of trained networks, of every profile that
+has results, beside the differences that the paper printed.
 
-Reads stored predictions and tables: no image, no network, no torch. Nothing is chosen: what was compared is shown.
+Reads stored predictions: no image, no network, no torch. Leaves out what has tables of its own: our own rows against
+each other and against the networks, the radiologist, other pairs of protocols, and other archives.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import EXTRA_LABELS, INITIAL_LABELS, PROFILES, PUBLISHED, ROW_LABELS, Profile, get_profile
+from mammo_lib.config import EXTRA_LABELS, PATCH_PARENTS, PROFILES, PUBLISHED, ROW_LABELS, Profile, get_profile
 from mammo_lib.stages.comparison import predictions, setting_of, trained_seeds
 from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.trainings import RECORD
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.comparisons import Comparison
+    from mammo_lib.evaluation.tables import Key
 
-PRINTED = "printed"  # in place of a profile
-SPLIT = "random split"
 SAME_PATIENTS = ("cbis_ddsm", "reduced")  # sources with the same official test patients
 LOOSE, STRICT = "as_written", "grouped_cv"
-COUNTS = ("pixels", "seed", "cases", "patients", "learnt")
-NAMES = ("question", "stage", "profile", "pixels", "network", "initial", "other", "seed", "cases", "patients")
-MEAN = ("mean_difference", "mean_low", "mean_high", "sd_seeds")
-COLUMNS = (*NAMES, "auc_first", "auc_second", "difference", "low", "high", "learnt", *MEAN)
+WEIGHTS = {"scratch": "random weights", "imagenet": "ImageNet"}
+SETS = {"P": "patches", "G": "whole mammograms"}
+NAMES = ("question", "arm", "line", "stage", "profile", "first", "second", "seed", "cases", "patients")
+COLUMNS = (*NAMES, "auc_first", "auc_second", "difference", "low", "high", "above_chance", "note")
 
 
 def overview(experiment: Experiment) -> pd.DataFrame:
@@ -34,28 +36,33 @@ def overview(experiment: Experiment) -> pd.DataFrame:
     frame = compared([profile for profile in PROFILES.values() if profile.source in SAME_PATIENTS])
     root = experiment.places.root
     paths.write_table(frame, root / "results" / "overview.csv")
-    data = "CBIS-DDSM; how large and how long each profile trains is in config.py, and printed numbers are the paper's"
+    data = (
+        "CBIS-DDSM, the official test patients; under the splits all patients that both tested. In brackets the "
+        "profile: its sizes and epochs are in mammo_lib/config.py. Printed: Tables 1 and 2 of the paper. Intervals are "
+        "not corrected for how many there are"
+    )
     figures.save(figures_overview.overview(frame, data), root / "figures", "overview")
     return frame
 
 
 def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
-    """One row a comparison and training seed, first minus second, of the official test patients: `question, stage,
-    profile, pixels, network, initial, other, seed, cases, patients, auc_first, auc_second, difference, low, high,
-    learnt, mean_difference, mean_low, mean_high, sd_seeds`.
+    """One row a comparison and training seed, first minus second: `question, arm, line, stage, profile, first, second,
+    seed, cases, patients, auc_first, auc_second, difference, low, high, above_chance, note`.
 
-    `other` is what differs in the second; `learnt` how many of the two are above chance, the interval of their AUC over
-    patients (Obuchowski 1997) being above a half; mean and standard deviation are over a profile's seeds. What was
-    printed has neither seed nor interval; a split's difference is that of the cases which both splits tested. A
-    training that lies in two profiles is shown with the first. FileNotFoundError when no profile has results.
+    arm, line: in words, which set from which weights, and which network of which profile. above_chance: how many of the
+    two are, the interval of their AUC over patients (Obuchowski 1997) lying above a half. What was printed has neither
+    seed nor interval; a split's difference is that of the cases which both splits tested. A pair of trainings that lies
+    in two profiles is shown with the first. FileNotFoundError when no profile has results.
     """
     ours = [row for profile in profiles for row in (*_asked(profile), *_splits(profile))]
     if not ours:
         results = paths.repository() / "results"
-        raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train and evaluate one")
-    frame = pd.DataFrame([*_printed(), *ours]).reindex(columns=list(COLUMNS))
-    copies = ["question", "stage", "network", "initial", "other", "seed", "auc_first", "auc_second", "difference"]
-    return frame.drop_duplicates(copies, ignore_index=True).astype(dict.fromkeys(COUNTS, "Int64"))
+        raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train one")
+    frame = pd.DataFrame([*_printed(), *ours])
+    copied = frame["trainings"].notna() & frame.duplicated(["trainings", "question", "first", "second"])
+    frame = frame[~copied].sort_values("stage", ascending=False, kind="stable", ignore_index=True)  # P, then G
+    frame = frame.reindex(columns=list(COLUMNS))
+    return frame.astype(dict.fromkeys(("seed", "cases", "patients", "above_chance"), "Int64"))
 
 
 def _asked(profile: Profile) -> Iterator[dict[str, Any]]:
@@ -63,83 +70,97 @@ def _asked(profile: Profile) -> Iterator[dict[str, Any]]:
     from mammo_lib.evaluation import comparisons
 
     experiment = Experiment(profile, "official", seed=0)
+    setting = setting_of(experiment)
     results = {other.seed: predictions(other) for other in trained_seeds(experiment)}
-    planned = {_key(comparison): comparison for comparison in comparisons.planned(profile)}
-    for row in comparisons.over_seeds(results, setting_of(experiment), least=1).frame.to_dict("records"):
-        comparison = planned.get((row["question"], row["stage"], row["first"], row["second"]))
-        if comparison:
-            found = results[row["seed"]]
-            learnt = sum(_above_chance(found[key]) for key in (comparison.first, comparison.second))
-            yield {**row, **_named(comparison, profile), "learnt": learnt}  # type: ignore[dict-item]
+    for comparison in comparisons.planned(profile):
+        keys = comparison.first, comparison.second
+        for seed, found in results.items():
+            if set(keys) <= set(found):
+                row = comparisons.answer(comparison, found, setting) | _named(comparison, profile) | {"seed": seed}
+                row["above_chance"] = sum(_above_chance(found[key], profile) for key in keys)
+                yield row | {"trainings": tuple(_training(experiment, key, seed) for key in keys)}
 
 
-def _key(comparison: "Comparison") -> tuple[str, str, str, str]:
-    """As rows of comparisons name it."""
-    from mammo_lib.evaluation.comparisons import name_of
+def _named(comparison: "Comparison", profile: Profile) -> dict[str, str]:
+    """What was compared, in the words of the figure."""
+    from mammo_lib.evaluation.comparisons import CBAM
 
-    return comparison.question, comparison.first[0], name_of(comparison.first), name_of(comparison.second)
-
-
-def _named(comparison: "Comparison", profile: Profile) -> dict[str, Any]:
-    """The columns that say what was compared."""
-    stage, network, initial = comparison.first
-    _, backbone, other = comparison.second
+    (stage, network, initial), (_, backbone, other) = comparison.first, comparison.second
+    by_way = f"{WEIGHTS[PATCH_PARENTS[initial]]}, then patches" if initial in PATCH_PARENTS else WEIGHTS[initial]
+    shown = backbone if comparison.question == CBAM else network
     return {
-        "question": comparison.question,
-        "stage": stage,
+        "arm": f"{SETS[stage]}, {by_way}" if comparison.question == CBAM else f"{by_way}; minus {WEIGHTS[other]} alone",
+        "line": f"{ROW_LABELS[shown]}, {profile.size(stage)} pixels ({profile.name})",
         "profile": profile.name,
-        "pixels": profile.size(stage),
-        "network": ROW_LABELS[network],
-        "initial": INITIAL_LABELS[initial],
-        "other": ROW_LABELS[backbone] if backbone != network else INITIAL_LABELS[other],
     }
 
 
-def _above_chance(frame: pd.DataFrame) -> bool:
+def _above_chance(frame: pd.DataFrame, profile: Profile) -> bool:
     from mammo_lib.evaluation import statistics
 
     test = frame[frame["part"] == "test"]
     label, probability, fold, patients = (test[name] for name in ("label", "probability", "fold", "patient_id"))
+    confidence = profile.evaluation.confidence
     try:
-        return statistics.delong_interval(label, probability, fold=fold, patients=patients).low > 0.5
+        return statistics.delong_interval(label, probability, confidence, fold, patients).low > 0.5
     except statistics.Undefined:  # the same score for every case
         return False
 
 
+def _training(experiment: Experiment, key: "Key", seed: int) -> str:
+    """What tells a training from every other: its record, which goes along when its folder is copied."""
+    stage, network, initial = key
+    folder = experiment.results / "cells" / stage / network / initial / f"fold0-seed{seed}"
+    return (folder / RECORD).read_text(encoding="utf-8")
+
+
 def _splits(profile: Profile) -> Iterator[dict[str, Any]]:
     """What the random split of the text adds to the split by patient, of the cases that both tested."""
-    path = Experiment(profile, "official", seed=0).results / "protocols.csv"
-    if not path.exists():
+    from mammo_lib.evaluation import comparisons
+
+    both = {name: Experiment(profile, name, seed=0) for name in (LOOSE, STRICT)}
+    if not all(trained_seeds(experiment) for experiment in both.values()):
         return
-    table = pd.read_csv(path)
-    asked = (table["first"] == LOOSE) & (table["second"] == STRICT) & table["shared_difference"].notna()
-    for row in table[asked].to_dict("records"):
-        yield {
-            "question": SPLIT,
-            "stage": row["stage"],
-            "profile": profile.name,
-            "pixels": profile.size(
-                "G" if row["network"] in EXTRA_LABELS.values() else row["stage"]
-            ),  # read windows of G
-            "network": row["network"],
-            "initial": row["initial"],
-            "other": STRICT,
-            "cases": row["shared_cases"],
-            "patients": row["shared_patients"],
-            "difference": row["shared_difference"],
-            "low": row["shared_difference_low"],
-            "high": row["shared_difference_high"],
-        }
+    results = {name: predictions(experiment) for name, experiment in both.items()}
+    for row in comparisons.protocols(results, setting_of(both[LOOSE])).frame.to_dict("records"):
+        if pd.notna(row["shared_difference"]):
+            # our own rows read a patch as a window of set G
+            size = profile.size("G" if row["network"] in EXTRA_LABELS.values() else row["stage"])
+            named = f"{row['network']} ({row['initial']}), "
+            yield {
+                "question": comparisons.SPLIT,
+                "arm": SETS[row["stage"]],
+                "line": f"{row['network']}, {size} pixels ({profile.name})",
+                "stage": row["stage"],
+                "profile": profile.name,
+                "first": named + LOOSE,
+                "second": named + STRICT,
+                "seed": 0,
+                "cases": row["shared_cases"],
+                "patients": row["shared_patients"],
+                "difference": row["shared_difference"],
+                "low": row["shared_difference_low"],
+                "high": row["shared_difference_high"],
+            }
 
 
 def _printed() -> Iterator[dict[str, Any]]:
     """The differences of the paper's own rows."""
-    from mammo_lib.evaluation.comparisons import PAPERS, planned
+    from mammo_lib.evaluation.comparisons import AS_PRINTED, PAPERS, name_of, planned
 
     paper = get_profile("paper")
     auc = {(row.stage, row.network, row.initial): row.auc for row in PUBLISHED}
     for comparison in planned(paper):
         if comparison.family == PAPERS:
             first, second = auc[comparison.first], auc[comparison.second]
-            found = {"auc_first": first, "auc_second": second, "difference": first - second}
-            yield _named(comparison, paper) | {"profile": PRINTED} | found
+            yield _named(comparison, paper) | {
+                "question": comparison.question,
+                "line": f"the paper, {paper.size(comparison.first[0])} pixels",
+                "stage": comparison.first[0],
+                "profile": AS_PRINTED,
+                "first": name_of(comparison.first),
+                "second": name_of(comparison.second),
+                "auc_first": first,
+                "auc_second": second,
+                "difference": round(first - second, 4),  # as many digits as are printed
+            }

@@ -99,7 +99,7 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     paths.write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
     record = records.record(settings, history, device, started)
     record["precision"] = step.choose_precision(training.precision, device)
-    record["step"] = loop.kind_of_step(training, history.train_images, device)
+    record["step"] = loop.kind_of_step(training, history.train_images, device)  # of this attempt, after a warm-up
     paths.write_json(folder / RECORD, record | {"initial_weights": note})
     # larger than the best by the optimiser's state, and of no further use
     for path in (*folder.glob("last*.pt"), *(folder / WARM_UP).glob("*.pt")):

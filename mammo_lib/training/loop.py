@@ -245,8 +245,8 @@ def split_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
 def kind_of_step(settings: Training, images: int, device: str | torch.device) -> str:
     """step.EAGER, CAPTURED or COMPILED: how full batches of a training on so many images run on `device`.
 
-    Compiled where its epoch cap is long enough, so that a resumed training does as a whole one; one that is stopped
-    early may lose by it. Not where torch was told not to compile (TORCH_COMPILE_DISABLE=1).
+    Compiled where its epoch cap is long enough, so that a resumed training does as a whole one; one that stops
+    early may then lose time. Not where torch was told not to compile (TORCH_COMPILE_DISABLE=1).
     """
     if torch.device(device).type != "cuda" or images < settings.batch_size:
         return step.EAGER

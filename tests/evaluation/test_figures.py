@@ -65,18 +65,20 @@ def localisation_table():
 
 
 def comparisons_table():
-    names = ["question", "stage", "profile", "pixels", "network", "initial", "other", "auc_first", "auc_second"]
-    names += ["difference", "low", "high", "learnt"]
-    cbam = ("CBAM", "P", "small", 80, "VGG16+CBAM", "random", "VGG16")
-    patch = ("patch over ImageNet", "G", "small", 128, "VGG16", "Patch data", "ImageNet")
+    names = ["question", "arm", "line", "profile", "auc_first", "auc_second", "difference", "low", "high"]
+    printed = ("CBAM", "patches", "the paper", "printed")
+    cbam = ("CBAM", "patches", "VGG16 (small)", "small")
+    patch = ("patch over ImageNet", "then patches; minus ImageNet", "VGG16 (small)", "small")
+    none = (np.nan, np.nan)
     rows = [
-        ("CBAM", "P", "printed", 224, "VGG16+CBAM", "random", "VGG16", 0.85, 0.84, 0.01, *[np.nan] * 2, None),
-        ("CBAM", "P", "printed", 224, "ResNet50+CBAM", "random", "ResNet50", 0.86, 0.83, 0.03, *[np.nan] * 2, None),
+        (*printed, 0.85, 0.84, 0.01, *none, None),
+        (*printed, 0.86, 0.83, 0.03, *none, None),
         (*cbam, 0.80, 0.78, 0.02, -0.01, 0.05, 2),
-        (*cbam, 0.70, 0.74, -0.04, -0.07, -0.02, 2),
-        (*patch, 0.52, 0.51, 0.01, -0.08, 0.11, 0),
+        (*cbam, 0.70, 0.74, -0.04, -0.07, -0.02, 1),
+        (*patch, 0.50, 0.50, 0.00, *none, 0),  # the same score for every case: no interval, and still ours
+        ("CBAM", "patches", "one class only", "small", np.nan, np.nan, np.nan, *none, 0),
     ]
-    return pd.DataFrame(rows, columns=names).astype({"learnt": "Int64"})
+    return pd.DataFrame(rows, columns=[*names, "above_chance"]).astype({"above_chance": "Int64"})
 
 
 def every_figure():
@@ -290,25 +292,29 @@ def test_a_difference_without_an_interval_is_shown_alone():
 
 
 def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
-    cbam, patch = [axes for axes in drawn["overview"].axes if axes.get_yticklabels()]
-    labels = ["patches", "the paper, 224 pixels", "VGG16, 80 pixels (small)"]
+    cbam, patch = drawn["overview"].axes
+    assert [text.get_text() for text in cbam.texts] == ["patches"]
+    labels = ["", "the paper", "VGG16 (small)", "one class only"]
     assert [label.get_text() for label in cbam.get_yticklabels()] == labels
     marks = {sign: [line for line in cbam.lines if line.get_marker() == sign] for sign in "sD"}
     assert [(*line.get_xdata(),) for line in marks["D"]] == [(0.01,), (0.03,)]
     assert [(*line.get_xdata(),) for line in marks["s"]] == [(0.02,), (-0.04,)]
     heights = [line.get_ydata()[0] for line in marks["s"]]
     assert heights[0] > heights[1]  # the first seed on top, both about their line
-    assert np.mean(heights) == pytest.approx(0)
-    assert [list(line.get_xdata()) for line in cbam.lines if len(line.get_xdata()) == 2][-2:] == [
-        [-0.01, 0.05],
-        [-0.07, -0.02],
-    ]
+    assert np.mean(heights) == pytest.approx(1)  # the line above the last
+    intervals = [(*line.get_xdata(),) for line in cbam.lines if line.get_color() == figures.BLUE]
+    assert [pair for pair in intervals if len(pair) == 2] == [(-0.01, 0.05), (-0.07, -0.02)]
+    assert [line.get_fillstyle() for line in marks["s"]] == ["full", "left"]
     (square,) = [line for line in patch.lines if line.get_marker() == "s"]
-    assert square.get_markerfacecolor() == "white"
-    assert {line.get_markerfacecolor() for line in marks["s"]} == {figures.BLUE}
+    assert (square.get_markerfacecolor(), *square.get_xdata()) == ("white", 0)
+    assert not [line for line in patch.lines if line.get_marker() == "D"]
     right = [text.get_text() for child in cbam.child_axes for text in child.get_yticklabels()]
-    assert right == ["AUCs", "", "0.75, 0.76"]  # means over the seeds
-    assert patch.get_yticklabels()[0].get_text() == "whole mammograms, over ImageNet alone"
+    assert right == ["AUCs of the two", "", "0.70–0.80, 0.74–0.78", "not available"]
+
+
+def test_a_question_without_a_panel_is_refused():
+    with pytest.raises(ValueError, match="no panel shows the question 'why': enter it in PANELS"):
+        figures_overview.overview(comparisons_table().replace("CBAM", "why"), DATA)
 
 
 @pytest.mark.parametrize(

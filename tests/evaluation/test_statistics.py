@@ -223,9 +223,21 @@ def test_a_mean_is_of_the_same_resamples() -> None:
     assert not statistics.percentile(statistics.bootstrap(gap, patients, 500, 0)).is_point
     found = statistics.bootstrap(statistics.mean([gap, opposite]), patients, 500, 0)
     assert not found.values.any()
-    both = statistics.bootstrap(statistics.mean([good, poor]), patients, 500, 0)
-    noise = np.random.default_rng(9).normal(size=200)
-    assert both.estimate == pytest.approx((roc_auc_score(label, score) + roc_auc_score(label, noise)) / 2)
+
+
+def test_the_interval_of_a_mean_is_that_of_delongs_covariance() -> None:
+    """Two trainings with CBAM and two without; by DeLong the mean difference has the variance of a contrast."""
+    label, score, patients = made(8, 400, shift=1.5)
+    rng = np.random.default_rng(9)
+    scores = np.stack([score + scale * rng.normal(size=400) for scale in (0.3, 0.5, 1.0, 1.5)])
+    first, other, third, fourth = (statistics.weighted_auc(label, one) for one in scores)
+    gaps = [statistics.difference(first, third), statistics.difference(other, fourth)]
+    found = statistics.percentile(statistics.bootstrap(statistics.mean(gaps), patients, 4000, 0))
+    aucs, covariance = statistics.delong(label, scores, patients=patients)
+    contrast = np.array([1, 1, -1, -1]) / 2
+    expected, half = contrast @ aucs, 1.96 * np.sqrt(contrast @ covariance @ contrast)
+    assert found.estimate == pytest.approx(expected)
+    assert (found.low, found.high) == pytest.approx((expected - half, expected + half), abs=0.1 * half)
 
 
 def test_bootstrap_p_by_hand() -> None:
