@@ -214,7 +214,8 @@ def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFram
         return Curve(key[1], label, probability, str(reason))
     auc = statistics.percentile(replicates, rule.confidence)
     band = roc.band(label, probability, test["patient_id"], rule.resamples, rule.confidence, experiment.seed)
-    return Curve(key[1], label, probability, f"AUC {auc.estimate:.2f} ({auc.low:.2f} to {auc.high:.2f})", band)
+    interval = "" if auc.is_point else f" ({auc.low:.2f} to {auc.high:.2f})"  # as in the tables
+    return Curve(key[1], label, probability, f"AUC {auc.estimate:.2f}{interval}", band)
 
 
 def _draw_questions(experiment: Experiment, data: str) -> list[Path]:

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from mammo_lib import config, stages
 from mammo_lib.config import INITIAL_LABELS, MASS_MAP, PROBE
 from mammo_lib.evaluation import comparisons, figures_curves
-from mammo_lib.stages import page
+from mammo_lib.stages import comparison, page
 from mammo_lib.stages.experiment import extra_file
 from mammo_lib.training.experiments import Cell
 
@@ -51,6 +51,18 @@ def test_the_questions_are_asked_of_every_seed(every_protocol: dict[str, stages.
     assert (widths["mean"] > 0).all()
     assert (widths.groupby(keys)["mean"].first() < widths.groupby(keys)["one"].max()).all()  # two trainings, not one
     assert "questions_seeds" not in stages.evaluate(every_protocol["grouped_cv"])
+
+
+@pytest.mark.parametrize(("score", "legend"), [(1.0, "AUC 1.00"), (0.3, "AUC 0.")])
+def test_the_legend_of_a_curve_has_no_interval_of_one_point(
+    every_protocol: dict[str, stages.Experiment], score: float, legend: str
+) -> None:
+    official, key = every_protocol["official"], ("P", "resnet50", "scratch")
+    frame = stages.predictions(official)[key]
+    noise = np.random.default_rng(0).random(len(frame)) * 0.9
+    curve = comparison._curve(official, key, frame.assign(probability=(noise + score * frame["label"]) / 2))
+    assert curve.text.startswith(legend)
+    assert ("to" in curve.text) == (score < 1)
 
 
 def test_protocols_are_compared_drawn_and_shown(every_protocol: dict[str, stages.Experiment]) -> None:
