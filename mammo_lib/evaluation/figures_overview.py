@@ -18,7 +18,7 @@ from mammo_lib.evaluation.figures import BLUE, DOUBLE, GREY, LIGHT, RED, at_leas
 
 PANELS = {  # title -> questions, by their names in the table
     "Does CBAM help? With CBAM minus without": (CBAM,),
-    "Does patch transfer help? Whole mammograms, with patches minus without": (OVER_IMAGENET, OVER_SCRATCH),
+    "Does patch transfer help whole mammograms? With minus without": (OVER_IMAGENET, OVER_SCRATCH),
     "Does the split move the AUC? Random minus by patient": (SPLIT,),
 }
 SIGNS: dict[Any, dict[str, Any]] = {  # networks above chance -> marker
