@@ -133,8 +133,9 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
         able = [seed for seed, found in results.items() if {comparison.first, comparison.second} <= set(found)]
         if len(able) > 1:
             of_seeds = [answer(comparison, results[seed], setting) | {"seed": seed} for seed in able]
-            mean = _mean(comparison, [results[seed] for seed in able], setting)
-            mean["sd_seeds"] = pd.Series([row.get("difference") for row in of_seeds], dtype=float).std()
+            differences = pd.Series([row.get("difference") for row in of_seeds], dtype=float)
+            mean = _mean_interval([_paired(comparison, results[seed], setting) for seed in able], setting)
+            mean |= {"mean_difference": differences.mean(), "sd_seeds": differences.std()}
             rows += [row | mean for row in of_seeds]
     columns = [name for name in _COLUMNS if name not in ("family", "p_delong", "p_holm", "p_delong_holm", "note")]
     columns = [*columns[:5], "seed", *columns[5:], "mean_difference", "mean_low", "mean_high", "sd_seeds", "note"]
@@ -180,19 +181,13 @@ def _paired(comparison: Comparison, results: Results, setting: Setting) -> pd.Da
     return align(*(_test(results[key], unit) for key in (comparison.first, comparison.second)))
 
 
-def _mean(comparison: Comparison, of_seeds: Sequence[Results], setting: Setting) -> dict[str, object]:
-    """The mean difference of several trainings on the same cases; empty where one is not defined."""
-    pairs = [_paired(comparison, results, setting) for results in of_seeds]
+def _mean_interval(pairs: Sequence[pd.DataFrame], setting: Setting) -> dict[str, object]:
+    """Of the mean difference of several trainings on the same cases."""
     try:
-        statistic = statistics.mean([_gap(paired) for paired in pairs])
-        replicates = statistics.bootstrap(
-            statistic, pairs[0]["patient_id"], setting.profile.evaluation.resamples, setting.seed
-        )
+        drawn = _bootstrapped(statistics.mean([_gap(paired) for paired in pairs]), pairs[0]["patient_id"], setting)
     except UNDEFINED:  # every seed's own row says why
         return {}
-    found = statistics.percentile(replicates, setting.profile.evaluation.confidence)
-    mean: dict[str, object] = {"mean_difference": found.estimate}
-    return mean if found.is_point else mean | {"mean_low": found.low, "mean_high": found.high}
+    return {"mean_low": drawn.get("low"), "mean_high": drawn.get("high")}
 
 
 def _gap(paired: pd.DataFrame) -> statistics.Statistic:
