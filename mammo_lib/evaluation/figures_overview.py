@@ -41,8 +41,8 @@ LINE, ROOM = 0.155, 0.3  # inches: a line's height, and what a panel needs besid
 def overview(frame: pd.DataFrame, data: str) -> Figure:
     """Differences in AUC with their intervals, a line a profile and network, a square a training seed.
 
-    frame: columns question, arm, line, profile, auc_first, auc_second, difference, low, high, above_chance, note. A row
-    without a difference stays in the figure, marked "not available". Right: AUCs of the two, from the least to the
+    frame: columns question, arm, line, profile, auc_first, auc_second, difference, low, high, above_chance. A line
+    without any difference stays in the figure, marked "not available". Right: AUCs of the two, from the least to the
     highest of the seeds. ValueError for a question that has no panel.
     """
     at_least_one(frame)
