@@ -15,8 +15,8 @@ One row is one mass. A file has all of COLUMNS; those of OPTIONAL may be blank:
     box_x, box_y, box_w, box_h      whole-image pixels, origin top left, x to the right; blank where the mask gives it
     source                          where the row comes from, for who reads the table
 
-Columns beyond these are kept and not checked, but for `crop_path`, which sources with a separate picture of the mass
-add at the end.
+Two more are known where they are there: `crop_path`, a separate picture of the mass, and `aspect`, the original height
+by width of an image that is stored with other proportions (blank: it has its own). Others are kept and not checked.
 """
 
 import warnings
@@ -46,6 +46,7 @@ COLUMNS = (
     "source",
 )
 CROP_PATH = "crop_path"
+ASPECT = "aspect"
 PROBLEM_COLUMNS = ("id", "stage", "file", "reason")
 NOTE = "note"  # stage of a row that tells of a repair or an oddity: nothing was set aside
 SCAN = "scan"  # stage of a row that tells of a file which belongs to no mass, or of which that is not known
@@ -69,6 +70,11 @@ def problem_table(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(PROBLEM_COLUMNS), dtype=str)
 
 
+def set_aside(problems: pd.DataFrame) -> int:
+    """How many masses a problems table sets aside; rows at `NOTE` and `SCAN` set none aside."""
+    return int(problems.loc[~problems["stage"].isin([NOTE, SCAN]), "id"].nunique())
+
+
 def require_complete(
     missing: Sequence[Mapping[str, str]], masses: int, root: Path, allow_partial: bool, refused: str = ""
 ) -> None:
@@ -84,6 +90,24 @@ def require_complete(
         f"{root}: the archive is not complete: {len(missing)} of {masses} masses cannot be used,"
         f" first: {first}{refused}: {what}"
     )
+
+
+def label_unknown(rows: Sequence[Mapping[str, Any]], missing: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Problem rows of the masses that cannot be used because their image's label hangs on one that is missing.
+
+    An image is malignant if any of its masses is: where the only malignant ones are missing, the others would call it
+    benign. `rows`: mass_id, image_id and label of every mass, the missing ones included; `missing`: their problem rows.
+    """
+    gone = {row["id"] for row in missing}
+    malignant = [row for row in rows if row["label"] == 1]
+    known = {row["image_id"] for row in malignant if row["mass_id"] not in gone}
+    unknown = {row["image_id"] for row in malignant} - known
+    reason = "a malignant mass of its image is missing, without which the image would count as benign"
+    return [
+        problem(row["mass_id"], "label", "", reason)
+        for row in rows
+        if row["image_id"] in unknown and row["mass_id"] not in gone
+    ]
 
 
 def table(rows: Iterable[Mapping[str, Any]], where: str) -> pd.DataFrame:
@@ -143,7 +167,10 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], where: str) -> 
 
 
 def check(frame: pd.DataFrame, where: str) -> None:
-    """ValueError, naming `where`, the row and the column, for the first thing that a case table must not hold."""
+    """ValueError, naming `where`, the row and the column, for the first thing that a case table must not hold.
+
+    Row 2 is the first below the header, as a spreadsheet counts.
+    """
     if frame.empty:
         raise ValueError(f"{where}: holds no mass")
     require_columns(frame, COLUMNS, where)
@@ -158,7 +185,14 @@ def check(frame: pd.DataFrame, where: str) -> None:
     for column in [name for name in ("image_path", "mask_path", CROP_PATH) if name in text]:
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
     _check_box_values(text, where)
-    for column in ("patient_id", "side", "view", "image_path", "official_split"):
+    of_image = ["patient_id", "side", "view", "image_path", "official_split"]
+    if ASPECT in text:
+        numbers = pd.to_numeric(text[ASPECT], errors="coerce")
+        _refuse(
+            (text[ASPECT] != "") & ~(numbers > 0), text, ASPECT, "must be a height / width above 0, or blank", where
+        )
+        of_image.append(ASPECT)
+    for column in of_image:
         _refuse(_differs_within(text, "image_id", column), text, column, "differs from another row of its image", where)
     _refuse(_differs_within(text, "image_path", "image_id"), text, "image_id", "has the file of another image", where)
 
@@ -194,7 +228,7 @@ def _refuse(bad: pd.Series, text: pd.DataFrame, column: str, reason: str, where:
     if bad.any():
         position = int(bad.to_numpy().argmax())
         mass, value = text["mass_id"].iloc[position], text[column].iloc[position]
-        raise ValueError(f"{where}: row {position + 1} (mass_id {mass!r}): {column} {value!r} {reason}")
+        raise ValueError(f"{where}: row {position + 2} (mass_id {mass!r}): {column} {value!r} {reason}")
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

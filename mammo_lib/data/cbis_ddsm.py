@@ -69,7 +69,8 @@ class Incomplete(ValueError):
 def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row a mass of the official CSVs, boxes blank, with `crop_path` at the end; and the problems table.
 
-    Masses whose files are missing raise one FileNotFoundError, or, with `allow_partial`, become rows of problems. Rows
+    Masses whose files are missing raise one FileNotFoundError, or, with `allow_partial`, become rows of problems, as do
+    masses without a file missing whose image's label is not known without the missing ones. Rows
     at stage `cases.NOTE` tell of repairs (swapped or doubled files, no usable mask but a crop): those masses are kept.
     """
     descriptions = read_descriptions(find_descriptions(root, allow_partial))
@@ -87,8 +88,13 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
             continue
         rows.append(_row(mass_id, description, pictures))
         problems += [cases.problem(mass_id, cases.NOTE, pictures.image.path, note) for note in pictures.notes]
+    labelled = descriptions.assign(mass_id=descriptions["image_id"] + "_" + descriptions["abnormality_id"])
+    missing += cases.label_unknown(cases.records(labelled), missing)
     cases.require_complete(missing, len(descriptions), root, allow_partial, _refused(problems))
-    return cases.table(rows, str(root)), cases.problem_table([*missing, *problems])
+    gone = {row["id"] for row in missing}
+    return cases.table([row for row in rows if row["mass_id"] not in gone], str(root)), cases.problem_table(
+        [*missing, *problems]
+    )
 
 
 def find_descriptions(root: Path, allow_partial: bool = False) -> list[Path]:

@@ -29,16 +29,15 @@ _TAIL = 64  # bytes; padding and a delimiter may follow the end
 _TAGS = (
     "PatientID",
     "SeriesDescription",
-    "SeriesInstanceUID",
     "InstanceNumber",
-    "Laterality",
-    "PatientOrientation",
     "PhotometricInterpretation",
     "SamplesPerPixel",
     "NumberOfFrames",
     "PixelRepresentation",
     "BitsAllocated",
     "BitsStored",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "Rows",
     "Columns",
 )
@@ -54,16 +53,14 @@ class DicomTags:
 
     patient_id: str
     series_description: str
-    series_uid: str
     instance_number: int
-    laterality: str
-    view: str  # PatientOrientation, where CBIS-DDSM keeps CC or MLO
     photometric: str
     samples: int
     frames: int
     signed: bool
     bits_allocated: int
     bits: int  # BitsStored
+    padding: tuple[int, int] | None  # least and greatest stored value that is no picture
     rows: int
     columns: int
     transfer_syntax: str  # UID
@@ -85,7 +82,7 @@ def read_tags(path: Path) -> DicomTags:
 
 
 def read_dicom(path: Path) -> DicomImage:
-    """Single-frame grey image of 8 or 16 bits; MONOCHROME1 is inverted. ImageError for anything else.
+    """Single-frame grey image of 8 or 16 bits; MONOCHROME1 is inverted, padding black. ImageError for anything else.
 
     The header is judged before any pixel memory is asked for. Uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000.
     """
@@ -154,19 +151,22 @@ def _tags(dataset: "FileDataset") -> DicomTags:
     def number(name: str, missing: int = 0) -> int:
         return int(dataset.get(name, None) or missing)
 
+    def padding() -> tuple[int, int] | None:
+        ends = [dataset.get(name, None) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+        there = [int(end) for end in ends if end is not None]
+        return (min(there), max(there)) if there else None
+
     return DicomTags(
         patient_id=text("PatientID"),
         series_description=text("SeriesDescription"),
-        series_uid=text("SeriesInstanceUID"),
         instance_number=number("InstanceNumber"),
-        laterality=text("Laterality"),
-        view=text("PatientOrientation"),
         photometric=text("PhotometricInterpretation"),
         samples=number("SamplesPerPixel", missing=1),
         frames=number("NumberOfFrames", missing=1),
         signed=number("PixelRepresentation") == 1,
         bits_allocated=number("BitsAllocated"),
         bits=number("BitsStored"),
+        padding=padding(),
         rows=number("Rows"),
         columns=number("Columns"),
         transfer_syntax=str(getattr(dataset.file_meta, "TransferSyntaxUID", "")),
@@ -188,7 +188,7 @@ def _check_length(dataset: "FileDataset", tags: DicomTags, path: Path) -> None:
 
 
 def _normalised(pixels: np.ndarray, tags: DicomTags, path: Path) -> np.ndarray:
-    """Native byte order, MONOCHROME1 inverted within its bits."""
+    """Native byte order, MONOCHROME1 inverted within its bits, padding (DICOM PS3.3, C.7.5.1.1.2) black."""
     if pixels.shape != (tags.rows, tags.columns) or pixels.dtype.kind != "u":
         raise ImageError(
             f"{path}: PixelData decodes to {pixels.dtype} {pixels.shape}, which is not what the header says"
@@ -197,4 +197,8 @@ def _normalised(pixels: np.ndarray, tags: DicomTags, path: Path) -> np.ndarray:
     if tags.bits < tags.bits_allocated and int(pixels.max()) > white:
         raise ImageError(f"{path}: BitsStored is {tags.bits}, but PixelData holds values up to {int(pixels.max())}")
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    return pixels.dtype.type(white) - pixels if tags.photometric == "MONOCHROME1" else pixels
+    grey = pixels.dtype.type(white) - pixels if tags.photometric == "MONOCHROME1" else pixels
+    if tags.padding is None:
+        return grey
+    least, greatest = tags.padding
+    return np.where((pixels >= least) & (pixels <= greatest), grey.dtype.type(0), grey)

@@ -31,6 +31,7 @@ from mammo_lib.data.masks import read_mask
 
 STAGE = "prepare"  # of the problems
 VERSION = 2  # of how pixels become P and G, here and in cropping.py and breast.py; raised when arrays would differ
+ONE_PART = 0.99  # ours: of a mask, in its largest part; less is told, as a stray speck widens the box
 COVERED = 0.5  # ours: of a lesion's box; less of it in the breast, as that was found, is told
 
 
@@ -179,15 +180,19 @@ def _find_boxes(job: ImageJob, image: np.ndarray) -> tuple[dict[str, Box], list[
         if box.within(image.shape):
             boxes[mass.mass_id] = box
             continue
-        reason = f"{box} reaches outside of its image of {image.shape[1]} x {image.shape[0]} pixels"
+        place = f"box_x {box.x}, box_y {box.y}, box_w {box.w}, box_h {box.h}"
+        reason = f"its box ({place}) reaches outside of its image of {image.shape[1]} x {image.shape[0]} pixels"
         problems.append(_problem(mass.mass_id, job.image_path, reason))
     return boxes, problems
 
 
 def _box_from_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
-    """Box, and the note of `masks.read_mask`."""
+    """Box, and the note of `masks.read_mask`, or that the mask has parts beside the largest."""
     mask, note = _read_mask(root, mass, image)
-    return box_of_mask(mask), note
+    *_, parts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    largest = parts[1:, cv2.CC_STAT_AREA].max() / np.count_nonzero(mask)
+    apart = "" if largest >= ONE_PART else f"the mask is in parts, the largest {largest:.0%} of it: the box holds all"
+    return box_of_mask(mask), note or apart
 
 
 def _read_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[np.ndarray, str]:

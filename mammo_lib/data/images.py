@@ -60,7 +60,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Grey values as stored, (rows, columns) uint8 or uint16; MONOCHROME1 DICOM inverted, EXIF rotation not applied.
+    """Grey values as stored, (rows, columns) uint8 or uint16, EXIF rotation not applied.
+
+    Inverted where the file says that 0 is white (MONOCHROME1 in DICOM, WhiteIsZero in TIFF).
 
     Colour is accepted when its channels are equal. ImageError, one sentence, for everything else.
     """
@@ -74,7 +76,9 @@ def read_image(path: Path) -> np.ndarray:
     pixels = _decode(content)
     if pixels is None:
         raise ImageError(f"{path}: the {kind} cannot be decoded: the file is damaged or cut off")
-    return _grey(pixels, path)
+    grey = _grey(pixels, path)
+    inverted = kind == "TIFF" and grey.dtype == np.uint16 and _white_is_zero(path)  # OpenCV does it for 8 bits only
+    return np.iinfo(np.uint16).max - grey if inverted else grey
 
 
 def to_8bit(pixels: np.ndarray) -> np.ndarray:
@@ -102,6 +106,14 @@ def _raster_size(path: Path) -> tuple[int, int]:
     if pages > 1:
         raise ImageError(f"{path}: holds {pages} pages, give each image as its own file")
     return rows, columns
+
+
+def _white_is_zero(path: Path) -> bool:
+    """Whether a TIFF's PhotometricInterpretation (tag 262) is 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            return bool(image.getexif().get(262) == 0)
 
 
 def _decode(content: bytes) -> np.ndarray | None:

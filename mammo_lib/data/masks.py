@@ -17,6 +17,7 @@ LARGEST_SHARE = 0.5  # ours: a mask that marks more of its image than this is in
 COARSE_SIDE = 1024  # pixels; ours: the search is done on an image no longer than this, then refined
 SMALLEST_TEMPLATE = 24  # pixels; ours: a crop reduced below this matches anywhere
 MIN_SCORE = 0.8  # ours: least correlation of a crop with its place that counts as found
+PROPORTIONS = 0.01  # ours: by which a mask's scale along and across may differ; rounding stays far below
 MIN_COVERED = 0.9  # ours: share of a repaired mask that must lie within its crop's place
 
 
@@ -40,8 +41,9 @@ def read_mask(
     """The mass as bool (rows, columns) of `image_shape`, and a note: "" when the file was right as it was.
 
     A mask of another size is scaled (nearest) and checked against the place of the crop in `image`, where both are
-    given; where they disagree, or no mask is usable, the crop's rectangle is the mask, and the note says so. `image`:
-    (rows, columns) uint8 or uint16. MaskError when there is neither mask nor a crop that can be found.
+    given; without a crop it must have the image's proportions. Where they disagree, or no mask is usable, the crop's
+    rectangle is the mask, and the note says so. `image`: (rows, columns) uint8 or uint16. MaskError when there is
+    neither mask nor a crop that can be found.
     """
     try:
         mask = _binary(path)
@@ -49,10 +51,23 @@ def read_mask(
         return _from_crop(str(error), crop_path, image, image_shape)
     if mask.shape == image_shape:
         return mask, ""
+    if crop_path is None and not _same_proportions(mask.shape, image_shape):
+        raise MaskError(
+            f"{path}: the mask of {_size(mask.shape)} has other proportions than its image of {_size(image_shape)}: "
+            "give a mask of the whole image"
+        )
     scaled = cv2.resize(mask.astype(np.uint8), image_shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    if not scaled.any():
+        reason = f"{path}: the mask of {_size(mask.shape)} is empty when scaled to {_size(image_shape)}"
+        return _from_crop(reason, crop_path, image, image_shape)
     return _checked_against_crop(
         scaled, f"mask of {_size(mask.shape)} scaled to {_size(image_shape)}", crop_path, image
     )
+
+
+def _same_proportions(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
+    rows, columns = (side / whole for side, whole in zip(mask, image, strict=True))
+    return abs(rows - columns) <= PROPORTIONS * max(rows, columns)
 
 
 def is_mask(path: Path) -> bool:

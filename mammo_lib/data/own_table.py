@@ -19,16 +19,20 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     """Read `cases.csv` in `root` into (case table, problems table).
 
     A mass whose image is not on disk, or that has neither box nor mask nor crop there, is a row of problems, with
-    `allow_partial`; without, FileNotFoundError. ValueError, naming row and column, when the table is none.
+    `allow_partial`, and so is one without which its image's label is not known; without, FileNotFoundError.
+    ValueError, naming row and column, when the table is none.
     """
     table = cases.read(root / TABLE)
     _check_assessments(table, root / TABLE)
-    reasons = {str(row["mass_id"]): _missing(row, root) for row in cases.records(table)}
+    _check_masks(table, root / TABLE)
+    rows = cases.records(table)
+    files = {row["mass_id"]: _missing(row, root) for row in rows}
     missing = [
-        cases.problem(mass_id, "read", file, f"{file} is not on disk") for mass_id, file in reasons.items() if file
+        cases.problem(mass_id, "read", file, f"{file} is not on disk") for mass_id, file in files.items() if file
     ]
+    missing += cases.label_unknown(rows, missing)
     cases.require_complete(missing, len(table), root, allow_partial)
-    there = table[[not file for file in reasons.values()]].reset_index(drop=True)
+    there = table[~table["mass_id"].isin([row["id"] for row in missing])].reset_index(drop=True)
     return there, cases.problem_table(missing)
 
 
@@ -40,6 +44,18 @@ def _check_assessments(table: pd.DataFrame, path: Path) -> None:
         raise ValueError(
             f"{path}: mass_id {row['mass_id']!r}: assessment {row['assessment']!r} must be one of "
             f"{', '.join(ASSESSMENTS)}, for every mass, or blank for all of them"
+        )
+
+
+def _check_masks(table: pd.DataFrame, path: Path) -> None:
+    """One mask for two masses would give both the same box."""
+    outlined = table[table["box_w"].isna() & (table["mask_path"] != "")]
+    repeated = outlined[outlined["mask_path"].duplicated()]
+    if not repeated.empty:
+        row = repeated.iloc[0]
+        raise ValueError(
+            f"{path}: mass_id {row['mass_id']!r}: mask_path {row['mask_path']!r} is the mask of another mass too: "
+            "give each a mask of its own, or a box"
         )
 
 

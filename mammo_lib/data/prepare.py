@@ -4,7 +4,7 @@ Knows files, tables and who is at work; knows no pixel (extraction.py does) and 
 cases.csv (the masses used, boxes filled), problems.csv, patches.npy/.csv, globals.npy/.csv and, written last,
 prepare.json: with it, all of it is whole.
 
-A column `aspect` of the case table (original height / width) gives stretched images their proportions back. Boxes in
+The column `aspect` of the case table gives stretched images their proportions back. Boxes in
 cases.csv are in pixels of the stored image; centres, windows and crops are in pixels of the restored one.
 """
 
@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,7 +37,6 @@ from mammo_lib.data.images import WINDOW
 RECORD = "prepare.json"
 FILES = ("cases.csv", "problems.csv", "patches.npy", "patches.csv", "globals.npy", "globals.csv")
 MAX_LOSS = 0.01  # ours: share of masses set aside above which a run stops; none need be in CBIS-DDSM
-ASPECT = "aspect"
 
 _DESCRIPTION = ("image_id", "patient_id", "side", "view", "label", "official_split")
 PATCH_COLUMNS = ("patch_id", "mass_id", *_DESCRIPTION, "centre_x", "centre_y", "window")
@@ -63,10 +62,15 @@ class PrepareSummary:
     seconds: float
 
 
-def settings(cases: pd.DataFrame, profile: Profile, seed: int) -> dict[str, Any]:
-    """What the arrays depend on; `paths.is_done(destination / RECORD, settings)` tells whether they are there."""
+def settings(cases: pd.DataFrame, root: Path, profile: Profile, seed: int) -> dict[str, Any]:
+    """What the arrays depend on; `paths.is_done(destination / RECORD, settings)` tells whether they are there.
+
+    The files of a user's own table may still be mended, so their sizes and times of change count too; a published
+    archive's do not: it may be moved, and streamed it is no longer there.
+    """
     table = cases.to_csv(index=False, lineterminator="\n").encode()
-    return {
+    files = {"files": _files(cases, root)} if profile.source == "table" else {}
+    return files | {
         "patches": paths.plain(profile.patches),
         "globals": paths.plain(profile.globals),
         "seed": seed,
@@ -76,6 +80,15 @@ def settings(cases: pd.DataFrame, profile: Profile, seed: int) -> dict[str, Any]
         "window": WINDOW,
         "extraction": VERSION,
     }
+
+
+def _files(cases: pd.DataFrame, root: Path) -> str:
+    """SHA-256 over the path, size and time of change of every file that the table names and that is there."""
+    columns = cases.columns.intersection(["image_path", "mask_path", case_tables.CROP_PATH])
+    named = sorted(set(cases[columns].to_numpy().ravel()) - {""})
+    stats = [(name, (root / name).stat()) for name in named if (root / name).is_file()]
+    lines = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def prepare(
@@ -98,7 +111,7 @@ def prepare(
     """
     start = time.monotonic()
     case_tables.check(cases, "case table")
-    wanted = settings(cases, profile, seed)
+    wanted = settings(cases, root, profile, seed)
     if paths.is_done(destination / RECORD, wanted):
         _verify(destination)
         return PrepareSummary(**paths.read_json(destination / RECORD)["counts"], resumed=0, seconds=0.0)
@@ -121,7 +134,7 @@ def jobs_of(cases: pd.DataFrame, root: Path, profile: Profile, seed: int, work: 
     for image_id, rows in cases.groupby("image_id", sort=False):
         masses = [_mass(row) for row in rows.to_dict("records")]
         first = rows.iloc[0]
-        aspect = float(first[ASPECT]) if first.get(ASPECT) else None
+        aspect = float(first[case_tables.ASPECT]) if first.get(case_tables.ASPECT) else None
         result = work / f"{hashlib.sha256(str(image_id).encode()).hexdigest()[:24]}.npz"
         about = (root, str(first["image_path"]), aspect, tuple(masses))
         jobs.append(ImageJob(*about, profile.patches, profile.globals, seed, result))
@@ -173,7 +186,7 @@ def _assemble(
     every = pd.concat([problems, case_tables.problem_table(rows)], ignore_index=True)
     paths.write_table(every, destination / "problems.csv")
     boxes = {mass_id: box for findings in found for mass_id, box in findings.boxes.items()}
-    _check_loss(len(cases) - len(boxes), len(cases), max_loss, destination)
+    _check_loss([row for row in rows if row["id"] not in boxes], len(cases), max_loss, destination)
     used = [(job.result, findings) for job, findings in zip(jobs, found, strict=True) if findings.boxes]
     case_tables.write(_with_boxes(cases, boxes), destination / "cases.csv")
     patches, views = _patch_table(cases, found), _view_table(cases, found)
@@ -181,17 +194,20 @@ def _assemble(
     paths.write_table(views, destination / "globals.csv")
     for name, column, count in (("patches.npy", "patches", len(patches)), ("globals.npy", "view", len(views))):
         _write_array(destination / name, (load_pixels(result, column) for result, _ in used), count)
-    lost = every.loc[~every["stage"].isin([case_tables.NOTE, case_tables.SCAN]), "id"].nunique()
-    return {"images": len(views), "masses": len(boxes), "patches": len(patches), "set_aside": lost}
+    counts = {"images": len(views), "masses": len(boxes), "patches": len(patches)}
+    return counts | {"set_aside": case_tables.set_aside(every)}
 
 
-def _check_loss(lost: int, masses: int, max_loss: float, destination: Path) -> None:
-    where = f"{destination / 'problems.csv'} lists them with the reasons"
-    if lost == masses:
-        raise PrepareError(f"none of the {masses} masses can be used: {where}")
-    if lost > max_loss * masses:
+def _check_loss(lost: Sequence[Mapping[str, str]], masses: int, max_loss: float, destination: Path) -> None:
+    """`lost`: a problem row for each mass that has no patches."""
+    if not lost:
+        return
+    where = f"first: {lost[0]['id']}: {lost[0]['reason']}; {destination / 'problems.csv'} lists them with the reasons"
+    if len(lost) == masses:
+        raise PrepareError(f"none of the {masses} masses can be used, {where}")
+    if len(lost) > max_loss * masses:
         raise PrepareError(
-            f"{lost} of {masses} masses cannot be used, more than the {max_loss:.0%} allowed: {where}; "
+            f"{len(lost)} of {masses} masses cannot be used, more than the {max_loss:.0%} allowed, {where}; "
             "mend them, or go on without (--allow-partial; not while streaming)"
         )
 
@@ -205,14 +221,9 @@ def _with_boxes(cases: pd.DataFrame, boxes: dict[str, Box]) -> pd.DataFrame:
     return kept
 
 
-def _rows(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """mass_id -> its row."""
-    return {str(row["mass_id"]): {str(name): row[name] for name in row} for row in cases.to_dict("records")}
-
-
 def _patch_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame:
     """One row a patch."""
-    of_mass = _rows(cases)
+    of_mass = {row["mass_id"]: row for row in case_tables.records(cases)}
     rows: list[dict[str, Any]] = []
     for findings in found:
         count = len(findings.centres) // max(len(findings.boxes), 1)
@@ -225,7 +236,7 @@ def _patch_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame
 
 def _view_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame:
     """One row an image; its label is malignant if any of its masses is, those that were set aside included."""
-    of_mass = _rows(cases)
+    of_mass = {row["mass_id"]: row for row in case_tables.records(cases)}
     malignant = set(cases.loc[cases["label"] == 1, "image_id"])
     rows: list[dict[str, Any]] = []
     for findings in found:

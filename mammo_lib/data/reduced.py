@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from mammo_lib.data import cases
 from mammo_lib.data.cbis_ddsm import find_descriptions, read_descriptions
 
-ASPECT, BOX_RULE = "aspect", "box_rule"  # columns added at the end of the case table
+BOX_RULE = "box_rule"  # a column added at the end of the case table
 ONLY, MATCHED, LEFT_OVER, ONE_LABEL = "only mass", "full-resolution box", "elimination", "file order, one label"
 
 # Full-resolution pixels: the copy's boxes enclose each mask on blocks of this side (found: it explains the printed
@@ -169,7 +169,7 @@ def _assigned(
             **mass,
             "image_path": drawn.path,
             **_whole(drawn.boxes[pairs[index]], drawn),
-            ASPECT: aspect,
+            cases.ASPECT: aspect,
             BOX_RULE: rules[index],
         }
         for index, mass in enumerate(masses.to_dict("records"))
@@ -194,7 +194,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             said.append((row["mass_id"], "box by elimination: no full-resolution box of this mass"))
         if row[BOX_RULE] == ONE_LABEL:
             said.append((row["mass_id"], "box in file order: its label is sure, its abnormality number is not"))
-    if not rows[0][ASPECT]:
+    if not rows[0][cases.ASPECT]:
         said.append((rows[0]["image_id"], "original proportions unknown: the image stays as it is stored"))
     return [cases.problem(name, cases.NOTE, rows[0]["image_path"], reason) for name, reason in said]
 

@@ -132,7 +132,8 @@ def _publish_parts(experiment: Experiment) -> None:
     cases = read_table(experiment.places.prepared / "cases.csv")
     placed = parts(experiment, "G")[["image_id", "fold", "part"]]
     of_images = cases.filter(regex=r"_path$|^box_").columns  # of no use without them
-    masses = cases.drop(columns=of_images).merge(placed, on="image_id")
+    theirs = placed.columns.drop("image_id")  # a user's table may have columns of these names
+    masses = cases.drop(columns=[*of_images, *theirs], errors="ignore").merge(placed, on="image_id")
     paths.write_table(masses, experiment.results / MASSES)
 
 
@@ -198,8 +199,10 @@ def integrity(experiment: Experiment) -> pd.DataFrame:
     from mammo_lib.data import integrity as room
 
     archive, pairs = read_archive(experiment), experiment.results / NEAR_DUPLICATES
+    prepared = experiment.places.prepared / "problems.csv"  # begins with what the source set aside
+    problems = read_table(prepared) if prepared.exists() else archive.problems
     official = experiment.profile.source in ("cbis_ddsm", "reduced")
     found = read_table(pairs) if pairs.exists() else None
-    table = room.to_frame(room.check(archive.cases, archive.problems, archive.root, official, found))
+    table = room.to_frame(room.check(archive.cases, problems, archive.root, official, found))
     paths.write_table(table, experiment.results / "integrity.csv")
     return table

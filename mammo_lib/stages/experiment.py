@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
+from mammo_lib.config import DATA_SEED, MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
@@ -102,6 +102,24 @@ def check(experiment: Experiment) -> None:
             "put it there or name its folder in $MAMMO_CBAM_ARCHIVE"
             + (" (python -m mammo_lib download fetches it)" if profile.source == "cbis_ddsm" else "")
         )
+    if profile.source == "table":
+        _check_own(experiment)
+
+
+def _check_own(experiment: Experiment) -> None:
+    """Read and split a user's own table, which takes no pixel, before hours go into its images."""
+    from mammo_lib.data import own_table, splits
+
+    root = experiment.places.archive
+    cases, _ = own_table.case_table(root, experiment.allow_partial)
+    patches, images = (
+        cases.assign(patch_id=cases["mass_id"]),
+        cases.sort_values("label").drop_duplicates("image_id", keep="last"),
+    )
+    try:
+        splits.make(experiment.protocol, patches, images, experiment.profile.split, DATA_SEED)
+    except ValueError as error:
+        raise ValueError(f"{root / own_table.TABLE}: {error}") from None
 
 
 def _assure_writable(folder: Path) -> None:

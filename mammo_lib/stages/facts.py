@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROTOCOLS, Profile, Training
+from mammo_lib.data.cases import set_aside
 from mammo_lib.stages.archive import MASSES
 from mammo_lib.stages.experiment import Experiment, read_table
 
@@ -162,8 +163,8 @@ def _fine(verdicts: pd.Series) -> int:
 
 def _set_aside(path: Path) -> str:
     problems = pd.read_csv(path, keep_default_na=False)
-    noted = int((problems["stage"] == "note").sum())
-    return f"Set aside with the reason: {len(problems) - noted}; repaired or noted: {noted}. Nothing is imputed."
+    noted = int(problems["stage"].isin(["note", "scan"]).sum())
+    return f"Set aside with the reason: {set_aside(problems)}; repaired or noted: {noted}. Nothing is imputed."
 
 
 def _parts(masses: pd.DataFrame) -> dict[str, str]:

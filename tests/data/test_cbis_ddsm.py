@@ -135,6 +135,14 @@ def test_missing_files_are_one_sentence_or_rows(write_archive, tmp_path):
     }
 
 
+def test_a_missing_malignant_mass_does_not_leave_its_image_benign(write_archive, tmp_path):
+    mass = "Mass-Training_P_00001_LEFT_CC_1"  # malignant; the other one of its image is benign
+    root = write_archive(tmp_path, "new", without((mass, "cropped images"), (mass, "ROI mask images")))
+    table, problems = cbis_ddsm.case_table(root, allow_partial=True)
+    assert table["mass_id"].tolist() == ["P_00002_RIGHT_MLO_1", "P_00003_LEFT_MLO_1"]
+    assert problems.set_index("id")["stage"].to_dict() == {"P_00001_LEFT_CC_1": "match", "P_00001_LEFT_CC_2": "label"}
+
+
 def test_without_any_usable_mass_a_partial_archive_is_an_error_too(write_archive, tmp_path):
     root = write_archive(tmp_path, change=lambda picture: None if picture.patient[-2] == "_" else picture)
     with pytest.raises(FileNotFoundError, match="4 of 4 masses"):

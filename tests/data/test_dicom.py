@@ -102,10 +102,21 @@ def test_monochrome1_is_inverted_within_its_bits(bits, white, write_dicom, tmp_p
 
 
 def test_tags(write_dicom, tmp_path):
-    write_dicom(tmp_path / "a.dcm", TISSUE, InstanceNumber=2, SeriesDescription=None, Laterality="L")
+    write_dicom(tmp_path / "a.dcm", TISSUE, InstanceNumber=2, SeriesDescription=None)
     tags = dicom.read_tags(tmp_path / "a.dcm")
     assert (tags.patient_id, tags.series_description) == ("Mass-Training_P_00001_LEFT_CC", "")
-    assert (tags.laterality, tags.view, tags.instance_number, tags.frames) == ("L", "CC", 2, 1)
+    assert (tags.instance_number, tags.frames, tags.padding) == (2, 1, None)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("tags", "padded"), [((40,), {40}), ((50, 40), set(range(40, 51)))], ids=["value", "range"])
+def test_padding_is_black(tags, padded, photometric, write_dicom, tmp_path):
+    pixels = np.arange(TISSUE.size, dtype=np.uint16).reshape(TISSUE.shape)
+    names = dict(zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), tags, strict=False))
+    write_dicom(tmp_path / "a.dcm", pixels, PhotometricInterpretation=photometric, **names)
+    inverted = photometric == "MONOCHROME1"
+    expected = [0 if value in padded else 65535 - value if inverted else value for value in range(TISSUE.size)]
+    assert dicom.read_dicom(tmp_path / "a.dcm").pixels.ravel().tolist() == expected
 
 
 SIGNED = TISSUE.view(np.int16)

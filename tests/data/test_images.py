@@ -27,6 +27,16 @@ def test_lossless_formats_whatever_the_name(suffix, pixels, tmp_path):
     assert images.image_size(path) == pixels.shape
 
 
+@pytest.mark.parametrize("pixels", [GREY, DEEP], ids=["8 bit", "12 bit in 16"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_whose_zero_is_white_is_inverted(compression, pixels, tmp_path):
+    """Written by Pillow with PhotometricInterpretation 0, for which it makes 8 bits a negative itself, and not 16."""
+    stored = Image.fromarray(65535 - pixels if pixels.dtype == np.uint16 else pixels)
+    stored.save(tmp_path / "a.tif", tiffinfo={262: 0}, compression=compression)
+    assert Image.open(tmp_path / "a.tif").tag_v2[262] == 0
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif"), pixels)
+
+
 def test_jpeg(tmp_path):
     smooth = cv2.GaussianBlur(GREY, (0, 0), 3)
     cv2.imwrite(str(tmp_path / "a.jpg"), smooth)

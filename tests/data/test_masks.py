@@ -74,6 +74,22 @@ def test_scaled_without_a_crop_is_said_to_be_unconfirmed(right, save):
     assert "not confirmed (there is no crop)" in note
 
 
+def test_a_mask_of_other_proportions_needs_a_crop(right, save):
+    """A part of the mask, which a stretch over the whole image would put somewhere else."""
+    with pytest.raises(masks.MaskError, match=r"1800 x 1800 pixels has other proportions than .* 1800 x 2400 pixels"):
+        masks.read_mask(save("mask.png", right[600:]), SHAPE)
+
+
+def test_a_mask_that_vanishes_when_scaled_is_named(image, right, save):
+    large = np.zeros((2 * SHAPE[0], 2 * SHAPE[1]), np.uint8)
+    large[2001, 2001] = 255  # nearest takes the even rows and columns
+    with pytest.raises(masks.MaskError, match=r"mask\.png: the mask of 3600 x 4800 pixels is empty when scaled"):
+        masks.read_mask(save("mask.png", large), SHAPE)
+    mask, note = masks.read_mask(save("mask.png", large), SHAPE, save("crop.png", crop_of(image)), image)
+    np.testing.assert_array_equal(mask, rectangle())
+    assert "box of the crop taken instead" in note
+
+
 def test_a_mask_that_contradicts_its_crop_gives_way(image, right, save):
     """The mask was cut, not scaled: scaling moves the mass away from where the crop shows it."""
     cut = right[600:, :]

@@ -74,3 +74,30 @@ def test_an_assessment_is_given_of_every_mass_or_of_none(archive):
         cases.write(table.assign(assessment=["4", wrong, "2", "5"]), archive / "cases.csv")
         with pytest.raises(ValueError, match=rf"'m 2': assessment '{wrong}' must be one of 0, .* blank for all"):
             own_table.case_table(archive)
+
+
+def test_a_missing_malignant_mass_does_not_leave_its_image_benign(archive):
+    """i1 has a benign mass and a malignant one whose mask is gone; i2 another malignant one, so its label is known."""
+    masked = {"label": 1, "mask_path": "masks/gone.png"}
+    own = {"image_id": "i2", "patient_id": "José 2", "image_path": "Größe 2.png"}
+    rows = [
+        row(1, **BOX),
+        row(5, **masked, image_id="i1", patient_id="José 1", image_path="Größe 1.png"),
+        row(2, **BOX),
+        row(6, **masked | {"mask_path": "masks/gone too.png"}, **own),
+        row(7, label=1, **BOX, **own),
+    ]
+    cases.write(cases.table(rows, "here"), archive / "cases.csv")
+    table, problems = own_table.case_table(archive, allow_partial=True)
+    assert table["mass_id"].tolist() == ["m 2", "m 7"]
+    assert problems["id"].tolist() == ["m 5", "m 6", "m 1"]
+    assert problems["reason"].iloc[-1].startswith("a malignant mass of its image is missing")
+
+
+def test_a_mask_is_that_of_one_mass(archive):
+    table = cases.read(archive / "cases.csv")
+    cases.write(table.assign(mask_path=["", "masks/2.png", "masks/2.png", ""]), archive / "cases.csv")
+    with pytest.raises(ValueError, match=r"'m 3': mask_path 'masks/2.png' is the mask of another mass too"):
+        own_table.case_table(archive)
+    cases.write(table.assign(mask_path=["masks/2.png", "masks/2.png", "", ""]), archive / "cases.csv")
+    assert len(own_table.case_table(archive)[0]) == 4, "a box comes before the mask"

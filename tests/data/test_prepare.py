@@ -222,7 +222,7 @@ def damage(root, table):
         "A1_RIGHT_CC_2": "no breast",
         "B2_LEFT_CC_1": "no such file",
         "B2_RIGHT_CC_2": "empty",
-        "C3_RIGHT_CC_1": r"Box(x=200",
+        "C3_RIGHT_CC_1": "box_x 200",
     }
 
 
@@ -258,11 +258,25 @@ def test_a_lesion_outside_of_the_breast_is_kept_with_a_note(archive, tmp_path):
     assert "lies in the breast" in told["reason"][0]
 
 
+def test_a_mask_in_parts_is_told(archive, tmp_path):
+    root, _ = archive
+    mask = cv2.imread(str(root / "B2_LEFT_CC_1.png"), 0)
+    mask[10:20, 5:15] = 255  # a stray speck, 100 pixels beside some thousand
+    cv2.imwrite(str(root / "B2_LEFT_CC_1.png"), mask)
+    run(archive, tmp_path / "out")
+    told = pd.read_csv(tmp_path / "out" / "problems.csv")
+    assert told.loc[told["reason"].str.contains("in parts"), ["id", "stage"]].to_numpy().tolist() == [
+        ["B2_LEFT_CC_1", cases.NOTE]
+    ]
+
+
 def test_a_run_that_loses_too_much_stops_and_goes_on_once_mended(archive, tmp_path):
     root, _ = archive
     good = (root / "A1_LEFT_CC.png").read_bytes()
     (root / "A1_LEFT_CC.png").write_bytes(b"")
-    with pytest.raises(prepare.PrepareError, match=r"2 of 12 masses cannot be used, more than the 1% .*problems\.csv"):
+    with pytest.raises(
+        prepare.PrepareError, match=r"2 of 12 masses .* 1% .* first: A1_LEFT_CC_1: .* empty.*problems\.csv"
+    ):
         run(archive, tmp_path / "out")
     assert len(pd.read_csv(tmp_path / "out" / "problems.csv")) == 2
     assert not (tmp_path / "out" / prepare.RECORD).exists()
@@ -375,17 +389,27 @@ def test_restored_box_holds_the_stored_box():
 
 
 def test_settings_tell_all_that_the_arrays_depend_on(archive, monkeypatch):
-    table = archive[1]
-    base = prepare.settings(table, TINY, 7)
+    root, table = archive
+    base = prepare.settings(table, root, TINY, 7)
     assert json.loads(json.dumps(base)) == base
     other = replace(TINY, patches=replace(TINY.patches, context=3.0))
     changed = table.assign(label=1 - table["label"])
     monkeypatch.setattr(prepare, "VERSION", prepare.VERSION + 1)
-    assert prepare.settings(table, TINY, 7) != base
+    assert prepare.settings(table, root, TINY, 7) != base
     monkeypatch.undo()
     for different in (
-        prepare.settings(table, TINY, 8),
-        prepare.settings(table, other, 7),
-        prepare.settings(changed, TINY, 7),
+        prepare.settings(table, root, TINY, 8),
+        prepare.settings(table, root, other, 7),
+        prepare.settings(changed, root, TINY, 7),
     ):
         assert different != base
+
+
+def test_files_of_a_users_own_table_that_change_are_noticed(archive, tmp_path):
+    root, table = archive
+    own = replace(TINY, source="table")
+    prepare.prepare(table, NO_PROBLEMS, root, tmp_path / "out", own, 7)
+    image = cv2.imread(str(root / "A1_LEFT_CC.png"), 0)
+    cv2.imwrite(str(root / "A1_LEFT_CC.png"), image[:, ::-1])
+    with pytest.raises(paths.StageMismatch, match="files: was"):
+        prepare.prepare(table, NO_PROBLEMS, root, tmp_path / "out", own, 7)

@@ -32,7 +32,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stages.Expe
     rows = []
     for number in range(PATIENTS):
         ids = {"mass_id": f"0{number}1", "image_id": f"0{number}", "patient_id": str(number), "label": number % 2}
-        rows.append(dict.fromkeys(cases.COLUMNS, "") | ids | about | {"image_path": f"{number}.png"})
+        theirs = {"image_path": f"{number}.png", "fold": "west", "part": "left breast"}  # columns that we use too
+        rows.append(dict.fromkeys(cases.COLUMNS, "") | ids | about | theirs)
         film = np.where(((y - 150) / (90 + 2 * number)) ** 2 + (x / 140) ** 2 < 1, 90 + 5 * number, 1)
         cv2.imwrite(str(folder / f"{number}.png"), film.astype(np.uint8))
     cases.write(cases.table(rows, "drawn"), folder / "cases.csv")
@@ -51,6 +52,8 @@ def test_ids_of_digits_stay_as_the_user_wrote_them(experiment: stages.Experiment
     masses = read_table(experiment.results / MASSES)
     assert set(masses["image_id"]) == images
     assert set(masses["patient_id"]) == {str(number) for number in range(PATIENTS)}
+    assert set(masses["part"]) == {"train", "validation", "test"}
+    assert set(masses["fold"]) == set(range(5))
 
 
 def test_images_of_digits_are_found_by_what_reads_them(experiment: stages.Experiment) -> None:
@@ -94,3 +97,30 @@ def test_masses_that_cannot_be_cut_stop_a_run_unless_a_part_will_do(
         stages.prepare(experiment)
     summary = stages.prepare(replace(experiment, allow_partial=True))
     assert (summary.masses, summary.set_aside) == (PATIENTS - 1, 1)
+
+
+def test_a_users_table_that_cannot_be_split_is_refused_before_its_images_are_read(
+    experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.check(experiment)
+    with pytest.raises(ValueError, match=r"cases\.csv: official_split of 0. is '', .* use the protocol grouped_cv"):
+        stages.check(replace(experiment, protocol="official"))
+    own = shutil.copytree(experiment.places.archive, tmp_path / "own")
+    table = cases.read(own / "cases.csv")
+    cases.write(table.assign(label=0), own / "cases.csv")
+    monkeypatch.setenv("MAMMO_CBAM_ARCHIVE", str(own))
+    with pytest.raises(ValueError, match=r"cases\.csv: grouped_cv: 0 malignant patients cannot fill 5 folds"):
+        stages.check(experiment)
+
+
+def test_what_preparing_set_aside_is_in_the_integrity_table(
+    experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(experiment.places.archive, tmp_path / "data" / "own")
+    table = cases.read(own / "cases.csv")
+    cases.write(table.assign(box_x=[900, *table["box_x"][1:]]), own / "cases.csv")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = replace(experiment, allow_partial=True)
+    assert stages.prepare(run).set_aside == 1
+    findings = stages.integrity(run).set_index("name")
+    assert findings.loc["masses set aside", ["found", "ids"]].tolist() == [1, "001"]
