@@ -56,7 +56,7 @@ def main() -> int:
             print(cluster.job_script())
             return 0
         cluster.adapt(minimum_jobs=0, maximum_jobs=arguments.jobs)  # a job that has ended is replaced
-        outcomes = stages.train(experiment, arguments.cells, client.get_executor())
+        outcomes = stages.train(experiment, arguments.cells, client.get_executor(pure=False))
     print(outcomes.to_string(index=False))
     return int(outcomes["state"].isin(UNFINISHED).any())
 

@@ -22,7 +22,7 @@ settings.load_profile("house")
 
 PATIENTS = 14  # the last three are official test patients: malignant, benign, malignant
 VIEWS = ("CC", "MLO")
-HASHES = {f"{name}.{kind}": "" for name in ("patches", "globals") for kind in ("npy", "csv")}  # never compared
+HASHES = {f"{name}.{kind}": "" for name in ("patches", "globals") for kind in ("npy", "csv")}
 BOX = [26.0, 48.0, 16.0, 16.0]  # around the bright spot of `breasts` in G
 TEST_PROBABILITIES = (0.9, 0.3, 0.6, 0.2, 0.7, 0.45)  # of the six test images, in the order of their ids
 TRAINED = (
@@ -46,7 +46,8 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = splits.make("official", tables["P"], tables["G"], profile.split, seed=0)
     splits.write(split, places.splits("official"))
     for number, cell in enumerate(TRAINED):
-        write_cell(places.runs("official") / cell.name, profile, cell, number, split, tables[cell.stage])
+        inputs = {"images": "", "table": "", "split": paths.file_hash(places.splits("official"))}
+        write_cell(places.runs("official") / cell.name, profile, cell, number, inputs, split, tables[cell.stage])
     return home
 
 
@@ -79,13 +80,21 @@ def breasts(count: int, size: int) -> np.ndarray:
     return (inside * (60 + spot + rng.integers(0, 60, (count, size, size)))).astype(np.uint8)
 
 
-def write_cell(folder: Path, profile: Profile, cell: Cell, seed: int, split: pd.DataFrame, table: pd.DataFrame) -> None:
+def write_cell(
+    folder: Path,
+    profile: Profile,
+    cell: Cell,
+    seed: int,
+    inputs: dict[str, str],
+    split: pd.DataFrame,
+    table: pd.DataFrame,
+) -> None:
     """run.json, predictions.csv and best.pt as a training leaves them."""
     size = profile.size(cell.stage)
     network = networks.build(cell.network, size=size, vgg_hidden=profile.vgg_hidden, cbam=profile.cbam, seed=seed)
     with torch.no_grad():
         network.head[-1].weight[1].abs_()  # every feature speaks for malignancy: no heat map is empty
-    settings = records.cell_settings(cell, profile, {})
+    settings = records.cell_settings(cell, profile, inputs)
     checkpoint.save(folder / "best.pt", {"config": settings, "epoch": 1, "network": network.state_dict()})
     paths.write_json(folder / "run.json", {"settings": settings})
     chosen = split[(split["stage"] == cell.stage) & (split["part"] != "train")]

@@ -46,13 +46,11 @@ def gates(experiment: Experiment) -> pd.DataFrame:
 
 
 def _of_seed(experiment: Experiment, cell: Cell) -> list[dict[str, Any]]:
-    from mammo_lib.models.weights import WeightsNotAvailable
-
     about = {"stage": cell.stage, "network": cell.network, "initial": cell.initial, "seed": cell.seed}
     rows, folder, looked_at = [], experiment.runs / cell.name, _images(experiment, cell)
     try:
         initial = initial_weights(experiment, cell)
-    except (WeightsNotAvailable, FileNotFoundError) as reason:
+    except (FileNotFoundError, paths.StageMismatch) as reason:
         print(f"{cell.name}: no row before training: {reason}")
     else:
         network = build_network(experiment.profile, cell)

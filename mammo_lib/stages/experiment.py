@@ -165,7 +165,7 @@ def executor(workers: int, dask_address: str | None = None, small_jobs: bool = F
         from distributed import Client
 
         with Client(dask_address) as client:
-            yield client.get_executor()
+            yield client.get_executor(pure=False)  # a cell that is tried again is the same call
     elif workers:
         from mammo_lib.training.experiments import Processes, lasting_pool
 

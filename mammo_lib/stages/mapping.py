@@ -9,7 +9,6 @@ import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,7 +232,7 @@ def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
 
     if experiment.protocol == "as_written":
         raise ValueError("the mass map needs one partition of the patients for P and G: choose official or grouped_cv")
-    started, device, rules = datetime.now(UTC), default_device(), experiment.profile.mass_map
+    begun, device, rules = records.Begun(), default_device(), experiment.profile.mass_map
     grid, folder = Grid.of(experiment), _runs(experiment, fold)
     found = weights.imagenet("vgg16", experiment.places.weights)
     network = room.build(found.state, rules.kept_layers, rules.dropout, experiment.seed)
@@ -247,9 +246,9 @@ def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
             "training_seconds": round(float(history["seconds"].sum()), 2),
             "initial_weights": found.source,
         }
-        record = {"settings": settings} | records.circumstances(device, started) | facts
+        record = {"settings": settings} | records.circumstances(device, begun) | facts
         paths.write_json(folder / RECORD, record)
-    return network.eval()
+    return network
 
 
 def _masses(grid: Grid, images: pd.DataFrame) -> "list[Masses]":

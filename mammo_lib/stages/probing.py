@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +40,7 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
     """
     from mammo_lib.training import records
 
-    started = datetime.now(UTC)
+    begun = records.Begun()
     folder = describe(experiment, executor)
     described = _Described.of(experiment, folder)
     whole, patches = parts(experiment, "G"), parts(experiment, "P")
@@ -59,7 +58,7 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
             paths.write_table(table[table["part"] != "train"].reindex(columns=PREDICTION_COLUMNS), written[-1])
     inputs = {stage: hashes_of_inputs(experiment, stage) for stage in ("P", "G")}
     settings = {"probe": experiment.profile.probe, "inputs": inputs, "trunk": paths.read_json(folder / TRUNK)}
-    record = {"settings": paths.plain(settings)} | records.circumstances("cpu", started)
+    record = {"settings": paths.plain(settings)} | records.circumstances("cpu", begun)
     paths.write_json(experiment.results / "probe" / RECORD, record)
     return written
 

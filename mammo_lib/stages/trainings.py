@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
 from mammo_lib.stages.archive import ARRAY, load, parts
 from mammo_lib.stages.experiment import Experiment, default_device
-from mammo_lib.training.folder import BEST, HISTORY, RECORD, WARM_UP, turn
+from mammo_lib.training.folder import BEST, CELL_CLAIM, HISTORY, RECORD, WARM_UP, claim, turn
 
 if TYPE_CHECKING:
     from mammo_lib.models.networks import Classifier
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 OUTCOMES = "outcomes.csv"
 PREDICTIONS = "predictions.csv"
 WARM_UP_SEED = 10**6  # on top of the cell's: no step of its training meets order, augmentation and dropout of a warm-up
+INITIAL_WEIGHTS = "initial_weights"  # their hash among the inputs in a record
 WARM_UP_HISTORY = f"{WARM_UP}/{HISTORY}"
 RECORDS = (RECORD, HISTORY, PREDICTIONS)  # what goes from runs/ to results/: small, no weights
 PREDICTION_COLUMNS = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
@@ -82,22 +82,34 @@ def _public(message: str, experiment: Experiment) -> str:
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     """Train one cell, predict its validation and test cases, and write its record; skip it when that is done."""
+    with claim(experiment.runs / cell.name, CELL_CLAIM):  # another process may finish it between question and answer
+        return _train_cell(experiment, cell)
+
+
+def _train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
+    from mammo_lib.models.weights import WeightsNotAvailable
     from mammo_lib.training import experiments, loop, records, step
 
-    started = datetime.now(UTC)
+    begun = records.Begun()
     folder, profile, device = experiment.runs / cell.name, experiment.profile, default_device()
     training = profile.training(cell.stage)
-    initial = initial_weights(experiment, cell)
+    try:
+        initial = initial_weights(experiment, cell)
+    except WeightsNotAvailable:
+        if _is_done_as_asked(experiment, cell):
+            return experiments.Outcome(cell, "skipped")
+        raise
     settings = records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell.stage) | initial.hashes)
     if paths.is_done(folder / RECORD, settings):
         return experiments.Outcome(cell, "skipped")
     network = build_network(profile, cell)
     note = initial.give_to(network)
+    del initial  # a second copy of the weights, until the training ends
     images, table = cell_data(experiment, cell)
     _warm_up(network, images, table, profile, cell, folder, settings)
     history = fit(network, images, table, training, profile, cell.seed, folder, settings)
     paths.write_table(predict(network, images, table, training.batch_size, device), folder / PREDICTIONS)
-    record = records.record(settings, history, device, started)
+    record = records.record(settings, history, device, begun)
     record["precision"] = step.choose_precision(training.precision, device)
     record["step"] = loop.kind_of_step(training, history.train_images, device)  # of this attempt, after a warm-up
     paths.write_json(folder / RECORD, record | {"initial_weights": note})
@@ -105,6 +117,19 @@ def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     for path in (*folder.glob("last*.pt"), *(folder / WARM_UP).glob("*.pt")):
         path.unlink()
     return experiments.Outcome(cell, "done", note)
+
+
+def _is_done_as_asked(experiment: Experiment, cell: "Cell") -> bool:
+    """Whether a cell is done, from whatever initial weights; StageMismatch when other settings or data differ."""
+    from mammo_lib.training import records
+
+    record = experiment.runs / cell.name / RECORD
+    if not record.exists():
+        return False
+    known = paths.read_json(record)["settings"]["inputs"]
+    given = {name: known[name] for name in known if name == INITIAL_WEIGHTS}
+    inputs = hashes_of_inputs(experiment, cell.stage) | given
+    return paths.is_done(record, records.cell_settings(cell, experiment.profile, inputs))
 
 
 def _warm_up(
@@ -207,6 +232,7 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
     """Patch weights are the best checkpoint of the cell's parent; ImageNet weights come from the user's file.
 
     weights.WeightsNotAvailable: no such file, or the parent came to nothing. FileNotFoundError: it was not trained.
+    paths.StageMismatch: it was trained with other settings or on other data.
     """
     from mammo_lib.models import weights
     from mammo_lib.training import checkpoint
@@ -219,11 +245,12 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
             if tried in (DIVERGED, NOT_AVAILABLE):
                 raise weights.WeightsNotAvailable(f"its parent {cell.parent.name} is {tried}")
             raise FileNotFoundError(f"{best.parent}: this training is not finished: run 02_patch_pretraining first")
+        _is_done_as_asked(experiment, cell.parent)  # StageMismatch when it was trained otherwise
         state = checkpoint.load(best)["network"]
-        return _Initial(cell.parent.name, state, {"initial_weights": paths.file_hash(best)})
+        return _Initial(cell.parent.name, state, {INITIAL_WEIGHTS: paths.file_hash(best)})
     if cell.initial == "imagenet":
         found = weights.imagenet(cell.network, experiment.places.weights)
-        return _Initial(found.source, found.state, {"initial_weights": found.sha256})
+        return _Initial(found.source, found.state, {INITIAL_WEIGHTS: found.sha256})
     return _Initial("random")
 
 

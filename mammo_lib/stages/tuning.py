@@ -58,14 +58,16 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
     about = {"candidate": name, "learning_rate": training.learning_rate, "batch_size": training.batch_size}
     network, initial = build_network(experiment.profile, cell), initial_weights(experiment, cell)
     initial.give_to(network)
-    images, table = cell_data(experiment, cell)
-    folder = experiment.runs / "candidates" / name.replace(",", "").replace(" ", "-")
     settings = _settings(experiment, cell, training, initial.hashes)
+    del initial  # a second copy of the weights
+    images, table = cell_data(experiment, cell)
+    short = name.replace(",", "").replace(" ", "-")
+    folder = experiment.runs / "candidates" / f"{short}-seed{cell.seed}"
     try:
         history = fit(network, images, table, training, experiment.profile, cell.seed, folder, settings)
     except TrainingDiverged as reason:
         return about | {"outcome": str(reason).split(" (images")[0]}
-    paths.write_table(history.frame(), experiment.results / "candidates" / f"{folder.name}.csv")
+    paths.write_table(history.frame(), experiment.results / "candidates" / f"{short}.csv")
     return about | {
         "epochs": len(history.epochs),
         "best_epoch": history.best.epoch,
@@ -117,7 +119,7 @@ def _overfit(experiment: Experiment, cell: Cell) -> dict[str, Any]:
         stop_patience=OVERFIT_EPOCHS,
     )
     profile = replace(experiment.profile, augmentation=UNCHANGED)
-    folder, network = experiment.runs / "controls" / "overfit", build_network(profile, cell)
+    folder, network = experiment.runs / "controls" / f"overfit-seed{cell.seed}", build_network(profile, cell)
     settings = _settings(experiment, cell, training)
     history = fit(network, np.tile(images[chosen], (2, 1, 1)), both, training, profile, cell.seed, folder, settings)
     return {
@@ -139,7 +141,7 @@ def _shuffled(experiment: Experiment, cell: Cell, number: int) -> dict[str, Any]
     labels = table["mass_id"].map(exchanged).fillna(table["label"]).astype(int)
     profile, training = experiment.profile, experiment.profile.patch_training
     training = replace(training, max_epochs=min(training.max_epochs, SHUFFLED_EPOCHS))
-    folder, network = experiment.runs / "controls" / f"shuffled-{number}", build_network(profile, cell)
+    folder, network = experiment.runs / "controls" / f"shuffled-{number}-seed{cell.seed}", build_network(profile, cell)
     settings = _settings(experiment, cell, training)
     history = fit(network, images, table.assign(label=labels), training, profile, cell.seed, folder, settings)
     predicted, rule = predict(network, images, table, training.batch_size, default_device()), profile.evaluation

@@ -77,9 +77,9 @@ def exists(path: Path) -> bool:
 def load(path: Path, expected_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the state in `path`, tensors on the CPU; with a warning that in the file before it if `path` is damaged.
 
-    Only plain values and tensors are read (`weights_only=True`), never code. FileNotFoundError when there is neither
-    file; CheckpointDamaged when none is whole; CheckpointMismatch, naming the fields, when its "config" is not
-    `expected_config` (None: any).
+    The damaged file is then deleted. Only plain values and tensors are read (`weights_only=True`), never code.
+    FileNotFoundError when there is neither file; CheckpointDamaged when none is whole; CheckpointMismatch, naming the
+    fields, when its "config" is not `expected_config` (None: any).
     """
     if not exists(path):
         raise FileNotFoundError(f"{path}: no such checkpoint: train this cell first")
@@ -89,6 +89,7 @@ def load(path: Path, expected_config: Mapping[str, Any] | None = None) -> dict[s
         if find_damage(chosen) is not None:
             raise CheckpointDamaged(f"{path}: {damage}, and none before it is whole: delete its folder to start anew")
         warnings.warn(f"{path}: {damage}; going on from {chosen.name}, which is older", stacklevel=2)
+        path.unlink(missing_ok=True)  # the next `save` would put it in the place of the whole one
     state: dict[str, Any] = torch.load(chosen, map_location="cpu", weights_only=True)
     differing = [] if expected_config is None else paths.differences(state["config"], expected_config)
     if differing:

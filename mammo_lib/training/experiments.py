@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
-    CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
@@ -134,12 +133,13 @@ def run(
     error in it ends the run.
 
     `executor` is any concurrent.futures executor (None: here, one after the other): `Processes` below, a process pool,
-    Dask's `Client(address).get_executor()`; `job` must then be picklable and leave its results on a disk that all
-    share. An error in one cell does not stop the others: it is an outcome, NOT_AVAILABLE or DIVERGED as `expected` says
-    of its kind, "failed" for any other. Unless it is NOT_AVAILABLE, its traceback goes to failure.txt in the cell's
-    folder below `folder`. A cell whose worker was lost is submitted again, `retries` times; it goes on from its last
-    checkpoint. A cell whose parent is among `cells` and did not get done is "not run", or NOT_AVAILABLE when the parent
-    came to nothing as expected; whether a parent that is not among them exists is for `job` to see.
+    Dask's `Client(address).get_executor(pure=False)`, which takes the same call twice; `job` must then be picklable and
+    leave its results on a disk that all share. An error in one cell does not stop the others: it is an outcome,
+    NOT_AVAILABLE or DIVERGED as `expected` says of its kind, "failed" for any other. Unless it is NOT_AVAILABLE, its
+    traceback goes to failure.txt in the cell's folder below `folder`. A cell whose worker was lost is submitted again,
+    `retries` times; it goes on from its last checkpoint. A cell whose parent is among `cells` and did not get done is
+    "not run", or NOT_AVAILABLE when the parent came to nothing as expected; whether a parent that is not among them
+    exists is for `job` to see.
     """
     call = partial(_attempt, job, expected or {}, folder)
     cells = list(dict.fromkeys(cells))
@@ -213,7 +213,7 @@ def _attempt(job: Job, expected: Mapping[type[Exception], str], folder: Path | N
 def _collect(future: Future[Outcome], cell: Cell) -> Outcome:
     try:
         return future.result()
-    except (Exception, CancelledError) as error:
+    except Exception as error:
         if isinstance(error, BrokenExecutor) or type(error).__name__ == KILLED_WORKER:
             return Outcome(cell, LOST, f"its worker was lost ({_describe(error)})")
         return Outcome(cell, "failed", _describe(error))
@@ -267,14 +267,10 @@ def cores() -> int:
 
 def _settle_in(device: str | None, cores: int) -> None:
     """In a new process, before it imports torch: which device it sees, how many cores it may use, when it ends."""
-    _watch_parent()
+    Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(cores)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-
-
-def _watch_parent() -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

@@ -4,16 +4,23 @@ Knows nothing of what the files hold.
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 LAST = "last.pt"  # state after an epoch, written while the next one trains
 BEST = "best.pt"  # weights of the best epoch
 HISTORY = "history.csv"  # one row per finished epoch; may be ahead of last.pt
 RECORD = "run.json"  # written last: the cell is done
 WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes before this one
+TRAINING_CLAIM = ".claim"  # held while a training runs,
+CELL_CLAIM = ".cell"  # and around it until the cell's record is written
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
+
+
+PAUSES = (0, 0.01, 0.1)  # seconds between attempts: `is_claimed` holds a lock for a moment
 
 
 class FolderBusy(RuntimeError):
@@ -21,21 +28,29 @@ class FolderBusy(RuntimeError):
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it for this process; FolderBusy when it is held already.
+def claim(folder: Path, lock: str = TRAINING_CLAIM) -> Iterator[None]:
+    """Make `folder` and hold one of its locks for this process; FolderBusy when it is held already.
 
     The claim is a lock of the operating system: it ends with the process, however that ends. What a killed process
     left half-written is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".claim", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it") from None
+    with open(folder / lock, "a") as file:
+        if not any(_held(file, pause) for pause in PAUSES):
+            raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it")
         for part in folder.glob(".*.part"):
             part.unlink()
         yield
+
+
+def _held(file: IO[str], pause: float) -> bool:
+    """Whether the lock could be had, after `pause` seconds."""
+    time.sleep(pause)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -48,13 +63,11 @@ def turn(file: Path) -> Iterator[None]:
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a live process holds `folder`."""
-    lock = folder / ".claim"
-    if not lock.exists():
-        return False
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    """Whether a live process holds a lock of `folder`."""
+    for lock in filter(Path.exists, (folder / TRAINING_CLAIM, folder / CELL_CLAIM)):
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
     return False

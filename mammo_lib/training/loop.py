@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -78,12 +79,12 @@ def train(
 ) -> History:
     """Train `network` in place, or go on where a training in `folder` was stopped; on return it holds the best weights.
 
-    `images` uint8 (N, S, S), may be a memory map; `labels` int (N,), 0 or 1; `ids` N names, for messages; `parts`
-    index arrays "train" and "validation" (others are left alone). `folder` gets history.csv and last.pt after every
-    epoch and best.pt after one that is the best so far, the checkpoints while the next epoch trains; `config` is stored
-    with them, and one with another config is refused (checkpoint.CheckpointMismatch). `progress` gets one line per
-    epoch. `precision` is "fp32" or "bf16" (autocast); None takes bf16 on CUDA and fp32 elsewhere; under "fp32" torch's
-    own TF32 settings hold.
+    `images` uint8 (N, S, S), may be a memory map; `labels` int (N,), 0 or 1; `ids` N names, for messages; `parts` index
+    arrays "train" and "validation" (others are left alone). `folder` gets history.csv and last.pt after every epoch and
+    best.pt after one that is the best so far, the checkpoints while the next epoch trains; `config` is stored with
+    them, and one with another config is refused (checkpoint.CheckpointMismatch). `progress` gets one line per epoch,
+    one before the first where a step is compiled, and one when interrupted. `precision` is "fp32" or "bf16" (autocast);
+    None takes bf16 on CUDA and fp32 elsewhere; under "fp32" torch's own TF32 settings hold.
 
     A batch of one sample has no batch statistics, so a last batch of one joins the batch before it. ValueError for
     arrays that do not fit together; TrainingDiverged, with the ids of the batch, for a loss that is NaN or infinite;
@@ -299,7 +300,7 @@ def _write_best(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def _write_history(run: _Run) -> None:
-    paths.write_table(History(tuple(run.epochs), len(run.parts["train"])).frame(), run.folder / HISTORY)
+    paths.write_table(pd.DataFrame(run.epochs), run.folder / HISTORY)
 
 
 def _resume(run: _Run) -> None:

@@ -6,7 +6,7 @@ mammograms, with a class for what is not a mass. Randomness is a function of (se
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,10 +23,9 @@ from mammo_lib.config import MassMap
 from mammo_lib.training import augment, checkpoint
 from mammo_lib.training.folder import HISTORY, LAST, claim
 from mammo_lib.training.loop import ONE_AT_A_TIME, TrainingDiverged, split_batches, step_seeds
+from mammo_lib.training.probe import BACKGROUND, BENIGN, MALIGNANT, UNUSED, Box
 
 CELL = 16  # pixels
-UNUSED, BACKGROUND, BENIGN, MALIGNANT = -1, 0, 1, 2
-Box = Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Epoch:
     """One finished epoch: a row of history.csv. A loss is the mean of those of mass and background cells, in nats."""
 
     epoch: int  # from 1
-    learning_rate: float  # at its end
+    learning_rate: float  # of the trunk, at its end; the classifier's is `classifier_factor` times that
     train_loss: float
     validation_loss: float
     validation_auc: float  # malignant against benign, a window around each mass
@@ -67,7 +66,8 @@ def train(
     `images` uint8 (N, S, S); `parts`: the images with masses of "train" and of "validation". The last epoch is kept:
     the rate falls to nothing, and nothing is chosen by the validation part. `folder` gets last.pt and history.csv after
     every epoch; `config` is stored with them (checkpoint.CheckpointMismatch when another one is found). ValueError when
-    the images are smaller than a window; loop.TrainingDiverged, with the images of the batch, when a loss is no number.
+    the images are smaller than a window; loop.TrainingDiverged, with the images of the batch, when a loss is no number;
+    folder.FolderBusy when another process trains here.
     """
     if images.shape[1] < settings.window:
         raise ValueError(
@@ -84,7 +84,7 @@ def train(
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(optimiser.state_dict() | {"state": state["optimiser"]})
             epochs = [Epoch(**row) for row in state["epochs"]]
-            _write_history(folder, epochs)  # a crash may have come between the two files
+            paths.write_table(pd.DataFrame(epochs), folder / HISTORY)  # a crash may have come between the two files
         while len(epochs) < settings.epochs:
             started, number = perf_counter(), len(epochs) + 1
             loss = _train_epoch(network, optimiser, images, parts["train"], settings, (seed, number), device)
@@ -94,10 +94,10 @@ def train(
             rows = [vars(row) for row in epochs]
             state = {"config": config, "epochs": rows, "network": network.state_dict()}
             checkpoint.save(folder / LAST, state | {"optimiser": optimiser.state_dict()["state"]})
-            _write_history(folder, epochs)
+            paths.write_table(pd.DataFrame(epochs), folder / HISTORY)
             progress(_line(epochs[-1], settings))
     network.eval()
-    return _frame(epochs)
+    return pd.DataFrame(epochs)
 
 
 def _make_optimiser(network: nn.Module, settings: MassMap) -> torch.optim.Optimizer:
@@ -274,17 +274,6 @@ def cell_kinds(grey: np.ndarray, boxes: Sequence[Box], labels: Sequence[int], co
             ]
             kinds[np.outer(*near)] = UNUSED if share == 1 else MALIGNANT if label else BENIGN
     return kinds
-
-
-# ----------------------------------------------------------------------------- history
-
-
-def _write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
-    paths.write_table(_frame(epochs), folder / HISTORY)
-
-
-def _frame(epochs: Sequence[Epoch]) -> pd.DataFrame:
-    return pd.DataFrame([vars(row) for row in epochs], columns=[column.name for column in fields(Epoch)])
 
 
 def _line(row: Epoch, settings: MassMap) -> str:

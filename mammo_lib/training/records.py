@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -46,16 +47,33 @@ def cell_settings(cell: Cell, profile: Profile, inputs: Mapping[str, str]) -> di
     return plain
 
 
-def record(settings: Mapping[str, Any], history: "History", device: str, started: datetime) -> dict[str, Any]:
+def commit(checkout: Path = Path(__file__).parent) -> str:
+    """Commit of the code, "-dirty" behind it when files differ from it; "" where there is no git or no checkout."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """When an attempt began, and with which code: a commit that is made meanwhile is not what was run."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    commit: str = field(default_factory=commit)
+
+
+def record(settings: Mapping[str, Any], history: "History", device: str, begun: Begun) -> dict[str, Any]:
     """Content of run.json: its `cell_settings`, and where, when and how fast they were trained until now.
 
-    `started`: when this process began, with its time zone (earlier attempts are in history.csv only). Peak memory,
-    bytes: of this process so far on a CPU, of torch's allocator on CUDA. Of a warm-up tells its own history.csv alone.
+    `begun`: of this attempt (earlier ones are in history.csv only). Peak memory, bytes: of this process so far on a
+    CPU, of torch's allocator on CUDA. Of a warm-up tells its own history.csv alone.
     """
     return {
         "settings": settings,
         "seed": settings["cell"]["seed"],
-        **circumstances(device, started),
+        **circumstances(device, begun),
         "images_per_second": round(history.images_per_second, 2),
         "training_seconds": round(sum(row.seconds for row in history.epochs), 2),
         "epochs": len(history.epochs),
@@ -64,29 +82,20 @@ def record(settings: Mapping[str, Any], history: "History", device: str, started
     }
 
 
-def circumstances(device: str, started: datetime) -> dict[str, Any]:
+def circumstances(device: str, begun: Begun) -> dict[str, Any]:
     """Where, when and with what a training ran that ends now: a part of every run.json."""
     return {
-        "commit": commit(),
+        "commit": begun.commit,
         "versions": {
             "mammo_lib": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in RECORDED_VERSIONS},
         },
         "device": device_name(device),
-        "started": started.isoformat(timespec="seconds"),
+        "started": begun.started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "peak_memory_bytes": peak_memory(device),
     }
-
-
-def commit(checkout: Path = Path(__file__).parent) -> str:
-    """Commit of the code, "-dirty" behind it when files differ from it; "" where there is no git or no checkout."""
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
 
 
 def device_name(device: str) -> str:

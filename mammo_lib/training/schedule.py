@@ -5,7 +5,7 @@ interrupted decides as one that was not.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """One row per epoch: the columns of history.csv."""
-        return pd.DataFrame([asdict(row) for row in self.epochs], columns=[column.name for column in fields(Epoch)])
+        return pd.DataFrame(self.epochs)
 
 
 def plateau(optimiser: Optimizer, settings: Training, epochs: Sequence[Epoch] = ()) -> ReduceLROnPlateau:

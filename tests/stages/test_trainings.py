@@ -127,6 +127,49 @@ def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(from_imagenet: sta
     assert "warm_up" in outcome["message"][0]
 
 
+def test_a_finished_cell_stays_finished_when_its_weights_are_no_longer_at_hand(
+    from_imagenet: stages.Experiment,
+) -> None:
+    name, file = "G/vgg16/imagenet/fold0-seed0", from_imagenet.places.weights / "vgg16_imagenet_random.pth"
+    stages.train(from_imagenet, name)
+    file.rename(file.with_suffix(".away"))
+    assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
+    assert (from_imagenet.results / "cells" / name / "predictions.csv").exists()
+    other = replace(from_imagenet, profile=replace(from_imagenet.profile, vgg_hidden=8))
+    assert "vgg_hidden: was 16, is 8" in stages.train(other, name)["message"].iloc[0]
+    assert stages.train(from_imagenet, "G/vgg16_cbam/imagenet/*")["state"].tolist() == ["not available"]
+
+
+def test_patch_weights_of_other_settings_are_refused(from_imagenet: stages.Experiment) -> None:
+    assert stages.train(from_imagenet, "P/vgg16/scratch/*")["state"].tolist() == ["done"]
+    faster = replace(from_imagenet.profile.patch_training, learning_rate=0.5)
+    other = replace(from_imagenet, profile=replace(from_imagenet.profile, patch_training=faster))
+    outcome = stages.train(other, "G/vgg16/patch/*").iloc[0]
+    assert outcome["state"] == "failed"
+    assert "training.learning_rate: was" in outcome["message"]
+    assert stages.train(from_imagenet, "G/vgg16/patch/*")["state"].tolist() == ["done"]
+
+
+def test_two_processes_are_not_at_one_cell_until_its_record_is_written(
+    from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one comes while the first predicts, when its training is over and no record is there yet."""
+    name, predict, second = "G/vgg16/imagenet/fold0-seed0", trainings.predict, []
+
+    def come_in(*arguments: Any) -> pd.DataFrame:
+        monkeypatch.setattr(trainings, "predict", predict)
+        second.append(stages.train(from_imagenet, name).iloc[0])
+        second.append(stages.status(from_imagenet).set_index("cell").loc[name])
+        return predict(*arguments)
+
+    monkeypatch.setattr(trainings, "predict", come_in)
+    assert stages.train(from_imagenet, name)["state"].tolist() == ["done"]
+    refused, shown = second
+    assert refused["state"] == "failed"
+    assert "another process trains here" in refused["message"]
+    assert shown["state"] == "running"
+
+
 def test_a_warm_up_draws_from_random_numbers_of_its_own(
     from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

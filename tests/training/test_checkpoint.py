@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +90,28 @@ def test_a_crash_between_the_two_renames_leaves_the_one_before(tmp_path):
     assert checkpoint.exists(tmp_path / "last.pt")
     with pytest.warns(UserWarning, match="missing"):
         assert checkpoint.load(tmp_path / "last.pt", CONFIG)["epoch"] == 3
+
+
+def test_after_damage_the_next_save_does_not_cost_the_whole_one(tmp_path, monkeypatch):
+    """Killed between the renames of the save after a load that found last.pt damaged."""
+    for number in (1, 2):
+        checkpoint.save(tmp_path / "last.pt", state(number))
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoint.load(tmp_path / "last.pt", CONFIG)["network"]["weight"].unique().tolist() == [1]
+    replace = Path.replace
+
+    def killed(path, target):
+        if Path(target).name == "last.pt":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path / "last.pt", state(3))
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="missing"):
+        assert checkpoint.load(tmp_path / "last.pt", CONFIG)["network"]["weight"].unique().tolist() == [1]
 
 
 def test_nothing_whole_and_nothing_at_all_are_errors(tmp_path):
@@ -180,3 +203,23 @@ def test_a_claim_holds_against_others_and_ends_with_its_process(tmp_path):
     assert not folder.is_claimed(tmp_path)
     with folder.claim(tmp_path):
         assert not (tmp_path / ".last.pt.123.part").exists()
+
+
+def test_asking_who_holds_a_folder_does_not_keep_anybody_out(tmp_path):
+    """`is_claimed` holds the lock itself for a moment: claims come while another process does nothing but ask."""
+    with folder.claim(tmp_path):
+        pass
+    script = (
+        "import sys; from pathlib import Path; from mammo_lib.training.folder import is_claimed\n"
+        "print('asking', flush=True)\n"
+        "while True: is_claimed(Path(sys.argv[1]))"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert asking.stdout.readline() == "asking\n"
+        for _ in range(300):
+            with folder.claim(tmp_path):
+                pass
+    finally:
+        asking.kill()
+        asking.wait()

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import tiny_training as tiny
 
-from mammo_lib import config
+from mammo_lib import config, stages
 from mammo_lib.training import checkpoint, experiments
 from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE, UNFINISHED, Cell, Outcome, Processes, matrix, run
 from mammo_lib.training.folder import claim, is_claimed
@@ -289,7 +289,11 @@ def test_a_dask_worker_killed_mid_cell_costs_that_cells_epoch_and_nothing_else(t
         killer = threading.Thread(target=kill_the_worker_of_p, daemon=True)
         killer.start()
         outcomes = run(
-            cells, partial(jobs.train_resnet_slowly, tmp_path), client.get_executor(), folder=tmp_path, progress=quiet
+            cells,
+            partial(jobs.train_resnet_slowly, tmp_path),
+            client.get_executor(pure=False),
+            folder=tmp_path,
+            progress=quiet,
         )
         killer.join(timeout=5)
     assert states(outcomes) == ["done"] * 3
@@ -300,6 +304,20 @@ def test_a_dask_worker_killed_mid_cell_costs_that_cells_epoch_and_nothing_else(t
     tiny.train(tmp_path / "undisturbed")
     tiny.assert_same_training(tmp_path / P_CELL.name, tmp_path / "undisturbed")
     assert notes(tmp_path, [G_CELL])[G_CELL][0] >= (tmp_path / P_CELL.name / "last.pt").stat().st_mtime
+
+
+def test_on_dask_a_cell_that_was_given_up_is_tried_again(tmp_path):
+    """The scheduler is told to give a task up with its first worker; the second attempt is then ours to make."""
+    distributed = pytest.importorskip("distributed", reason="Dask comes with the extra 'cluster'")
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        stages.executor(0, cluster.scheduler_address) as executor,
+    ):
+        outcomes = run([FIRST], partial(jobs.deadly_once, tmp_path), executor, progress=quiet)
+    assert states(outcomes) == ["done"]
 
 
 # ----------------------------------------------------------------------------- how far

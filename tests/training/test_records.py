@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy
 import psutil
@@ -43,9 +43,9 @@ def test_a_normalised_gate_is_a_setting_where_there_is_one_and_records_from_befo
 
 
 def test_a_record_says_what_where_when_and_how_fast(tmp_path, monkeypatch):
-    started = datetime.now(UTC)
+    begun = records.Begun()
     history = tiny.train(tmp_path / "cell")
-    found = records.record(records.cell_settings(CELL, PAPER, {}), history, "cpu", started)
+    found = records.record(records.cell_settings(CELL, PAPER, {}), history, "cpu", begun)
     assert json.loads(json.dumps(found)) == found
     assert found["seed"] == 4
     assert found["epochs"] == tiny.SETTINGS.max_epochs
