@@ -120,25 +120,6 @@ def _possible(text: str, totals: Integers, convention: str) -> tuple[Integers, I
     return totals[kept], low[kept], high[kept]
 
 
-def matrices(row: PrintedRow, malignant: int, benign: int, convention: str = "either") -> pd.DataFrame:
-    """Every confusion matrix of P malignant and N benign cases that prints as the row: columns TP, FN, TN, FP."""
-    true_positive = _range(row.sensitivity, malignant, convention)
-    true_negative = _range(row.specificity, benign, convention)
-    right = set(_range(row.accuracy, malignant + benign, convention))
-    found = [
-        (hits, malignant - hits, clear, benign - clear)
-        for hits in true_positive
-        for clear in true_negative
-        if hits + clear in right
-    ]
-    return pd.DataFrame(found, columns=["TP", "FN", "TN", "FP"], dtype=np.int64)
-
-
-def _range(text: str, total: int, convention: str) -> range:
-    low, high = counts_that_print(text, np.array([total], dtype=np.int64), convention)
-    return range(int(low[0]), int(high[0]) + 1)
-
-
 def malignant_share(row: PrintedRow, convention: str = "either") -> tuple[Fraction, Fraction] | None:
     """Lowest and highest share of malignant cases the row allows at any sample size; None if it allows none.
 

@@ -326,8 +326,8 @@ def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
     The test cases differ but patients may be shared, so patients of both test sets are resampled together. Other cases
     may be harder ones: `shared_difference` is that of the cases that both tested. Frame: `stage, network, initial,
     first, second, auc_first, auc_second, difference, low, high, p, patients, shared_patients, shared_cases,
-    shared_difference, shared_difference_low, shared_difference_high, note`, AUCs as shares of 1. Protocol of `setting`
-    is not used.
+    shared_difference, shared_difference_low, shared_difference_high, note`, AUCs as shares of 1. Of `setting`'s own
+    protocol only this: which of our own rows there are.
     """
     pairs = [pair for pair in PROTOCOL_PAIRS if set(pair) <= set(results)]
     rows = [

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.localisation import GROUPS
+from mammo_lib.evaluation.tables import NO_BRACKETS
 
 LABELS = {  # measure -> heading; in this order
     "energy": "Energy in lesion",
@@ -59,7 +60,8 @@ def _wide(
 ) -> Table:
     """`shown`: one row for each combination of `keys`, counts if there are any, and a column for each measure."""
     rows = long[long["group"].isin(groups)]
-    shown = rows.assign(shown=with_interval(rows["mean"], rows["low"], rows["high"], form).replace("", "no such image"))
+    low, high = (rows[end].where(rows["low"] < rows["high"]) for end in ("low", "high"))  # 0 of 20 is not 0 of all
+    shown = rows.assign(shown=with_interval(rows["mean"], low, high, form).replace("", "no such image"))
     counts = [name for name in ("images", "empty") if name in rows]
     for name in counts:
         shown[name] = text(shown[name], "{:g}")
@@ -68,4 +70,4 @@ def _wide(
         shown[name] = pd.Categorical(shown[name], order)
     shown = shown.pivot(index=[*keys, *counts], columns="measure", values="shown")  # in the order of the categories
     shown = shown[[name for name in LABELS if name in shown]].rename(columns=LABELS)
-    return Table(rows, caption, notes, shown.reset_index().rename_axis(columns=None))
+    return Table(rows, caption, (*notes, NO_BRACKETS), shown.reset_index().rename_axis(columns=None))

@@ -246,9 +246,11 @@ def delong(
     malignant, scores = np.asarray(label) == 1, np.atleast_2d(np.asarray(probabilities, dtype=float))
     patient = np.arange(len(malignant)) if patients is None else np.unique(patients, return_inverse=True)[1]
     folds = [(malignant[cases], scores[:, cases], patient[cases]) for cases in _folds(len(malignant), fold)]
-    used = [one for one in folds if one[0].any() and not one[0].all()] or [(malignant, scores, patient)]
+    used = [one for one in folds if one[0].any() and not one[0].all()]
+    if not used:
+        raise Undefined(f"DeLong: no fold of these {len(malignant)} cases holds both classes")
     pairs = np.array([float(classes.sum()) * float((~classes).sum()) for classes, *_ in used])
-    found, shares = [_delong(*one) for one in used], pairs / max(pairs.sum(), 1)
+    found, shares = [_delong(*one) for one in used], pairs / pairs.sum()
     aucs = np.sum([share * auc for share, (auc, _) in zip(shares, found, strict=True)], axis=0)
     return aucs, np.sum([share**2 * one for share, (_, one) in zip(shares, found, strict=True)], axis=0)
 

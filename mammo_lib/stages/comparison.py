@@ -122,11 +122,11 @@ def setting_of(experiment: Experiment) -> "Setting":
     from mammo_lib.evaluation.tables import Setting
 
     tried = outcomes(experiment)
-    reasons = {}
+    reasons: dict[tuple[str, str, str], str] = {}
     for cell in cells(experiment):
         row, key = tried[tried["cell"] == cell.name], (cell.stage, cell.network, cell.initial)
         if row.empty:
-            reasons[key] = f"fold {cell.fold} not run" if cell.fold else "not run"
+            reasons.setdefault(key, f"fold {cell.fold} not run" if cell.fold else "not run")
         elif row["state"].item() == NOT_AVAILABLE:
             reasons[key] = "weights not available"
         elif row["state"].item() in ("failed", "not run", DIVERGED):

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PARTS, PROTOCOLS, Profile, Training
+from mammo_lib.config import (
+    CBAM_SUFFIX,
+    EXTRA_LABELS,
+    INITIAL_LABELS,
+    MASS_MAP,
+    NETWORK_LABELS,
+    PARTS,
+    PROTOCOLS,
+    Profile,
+    Training,
+)
 from mammo_lib.data.cases import set_aside
 from mammo_lib.stages.archive import MASSES
 from mammo_lib.stages.experiment import Experiment, read_table
@@ -70,6 +80,7 @@ def facts(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
     return (
         SOURCES.get(experiment.profile.source, {})
         | _method(experiment)
+        | _models(experiment, made)
         | _records(experiment)
         | _results(experiment, made)
     )
@@ -80,7 +91,6 @@ def _method(experiment: Experiment) -> dict[str, str]:
     profile, rule = experiment.profile, experiment.profile.evaluation
     patches, whole = profile.patches, profile.globals
     lesions = "Masses, distortions and asymmetries" if profile.asymmetries else "Masses only, as in the paper"
-    initial = {stage: ", ".join(INITIAL_LABELS[name] for name in profile.initial(stage)) for stage in ("P", "G")}
     return {
         "method": "Deep learning: convolutional networks with an attention module (CBAM).",
         "aim": "Aim: to reproduce Xu et al. 2021, networks with and without CBAM, with and without transfer.",
@@ -92,26 +102,58 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "8 bits, grey in three channels, normalised.",
         "predictors": "The pixels of one mammogram, nothing else.",
         "protocol": f"Protocol {experiment.protocol}: {PROTOCOLS[experiment.protocol]}.",
-        "model": f"{', '.join(NETWORK_LABELS[name] for name in profile.networks)}; one CBAM behind the last feature "
-        f"layer (reduction {profile.cbam.reduction}, kernel {profile.cbam.spatial_kernel}).",
-        "initialisation": f"P: {initial['P']}. G: {initial['G']}.",
-        "training": f"P: {_words(profile.patch_training)}. G: {_words(profile.global_training)}"
-        f"{_before(profile)}. Flips, rotation, zoom and shear at random; seed {experiment.seed}.",
-        "final_model": "The epoch of best validation accuracy, ties by loss.",
-        "ensemble": "None: every result is of one network.",
         "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
         "uncertainty": f"{rule.confidence:.0%} intervals from {rule.resamples} bootstrap resamples of patients, "
         "DeLong's beside them, by case and by patient; paired differences, Holm's correction.",
         "clusters": "Cases of a patient are resampled together; centres are not recorded.",
         "threshold": f"A probability of malignancy; malignant at {rule.threshold:g} or more (ours: the paper states "
         "none), and at Youden's threshold chosen on validation cases.",
-        "predictions": "Softmax of the two scores of best.pt, in evaluation mode; stored in predictions.csv.",
-        "imbalance": "Not treated: classes are as they come, and nothing is recalibrated.",
         "updating": "None.",
-        "robustness": "Other initial weights, networks without CBAM, baselines without a network, other protocols.",
         "external_test": "None in this run.",
         "bad_input": "A file that cannot be read and an image without a breast are set aside with the reason.",
         "detail": "config.py holds every setting with its section; run.json of each cell what it was trained with.",
+    }
+
+
+def _models(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
+    """What was trained, and how its scores came about, as far as the tables have results of it."""
+    profile, frames = experiment.profile, {"P": made["table1"].frame, "G": made["table2"].frame}
+    known = {stage: frame[frame["auc"].notna()] for stage, frame in frames.items()}
+    rows = pd.concat(known.values())
+    names = [name for name in profile.networks if NETWORK_LABELS[name] in set(rows["network"])]
+    trained = [NETWORK_LABELS[name] for name in names]
+    mapped = EXTRA_LABELS[MASS_MAP] in set(rows["network"])
+    found = {
+        "ensemble": "The mass map's reading of an image and the linear probe's, by a regression fitted on validation "
+        "cases; all else is of one network."
+        if mapped
+        else "None: every result is of one network.",
+        "imbalance": "Not treated: classes are as they come, and nothing is recalibrated"
+        + (" but by the mass map's regression on validation cases." if mapped else "."),
+    }
+    starts = rows[rows["network"].isin(trained)].groupby("network")["initial"].nunique()
+    checked = {
+        "other initial weights": (starts > 1).any(),
+        "networks without CBAM": len({name.endswith(CBAM_SUFFIX) for name in names}) > 1,
+        "baselines without a network": (rows["block"] == "baseline").any(),
+        "other protocols": "protocols" in made,
+    }
+    if any(checked.values()):
+        found["robustness"] = "Also: " + ", ".join(name for name, there in checked.items() if there) + "."
+    if not trained:
+        return found
+    initial = {
+        stage: ", ".join(label for label in INITIAL_LABELS.values() if label in set(table["initial"])) or "nothing"
+        for stage, table in ((stage, table[table["network"].isin(trained)]) for stage, table in known.items())
+    }
+    return found | {
+        "model": f"{', '.join(trained)}; one CBAM behind the last feature layer (reduction {profile.cbam.reduction}, "
+        f"kernel {profile.cbam.spatial_kernel}).",
+        "initialisation": f"P: {initial['P']}. G: {initial['G']}.",
+        "training": f"P: {_words(profile.patch_training)}. G: {_words(profile.global_training)}"
+        f"{_before(profile)}. Flips, rotation, zoom and shear at random; seed {experiment.seed}.",
+        "final_model": "The epoch of best validation accuracy, ties by loss.",
+        "predictions": "Softmax of the two scores of best.pt, in evaluation mode; stored in predictions.csv.",
     }
 
 

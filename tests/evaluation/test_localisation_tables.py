@@ -44,6 +44,15 @@ def test_decisions_stand_in_their_order_and_an_empty_group_says_so():
     assert "[" not in alone["Fall on removal"], "one patient has no interval"
 
 
+def test_an_interval_of_one_point_is_left_out():
+    """Both maps miss: 0 of 2 is no proof of 0."""
+    summary = localisation.summary(long_rows().assign(pointing=0.0), 100, 0.95, 0, MEASURES)
+    assert (summary.query("measure == 'pointing' and group == 'all'")["high"] == 0).all()
+    table = localisation_tables.overall(summary, "95%", "Data: made up.")
+    assert list(table.shown["Pointing game"]) == ["0.000"] * 3
+    assert any("is no proof of the value" in note for note in table.notes)
+
+
 def test_differences_carry_their_sign():
     found = localisation.differences(long_rows(), "Grad-CAM", 100, 0.95, 0, MEASURES)
     shown = localisation_tables.against_controls(found, "Grad-CAM", "95%", "Data: made up.").shown

@@ -293,6 +293,15 @@ def test_delong_of_two_equal_folds_has_half_the_variance() -> None:
         assert found == pytest.approx(expected)
 
 
+def test_delong_of_folds_without_a_pair_is_undefined() -> None:
+    """Malignant cases in one fold, benign ones in the other: nothing to rank, as for the AUC itself."""
+    label, score, fold = [1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.4, 0.5, 0.2, 0.1], [0, 0, 0, 1, 1, 1]
+    with pytest.raises(metrics.Undefined):
+        metrics.auc(label, score, fold)
+    with pytest.raises(statistics.Undefined, match="no fold of these 6 cases holds both classes"):
+        statistics.delong_interval(label, score, fold=fold)
+
+
 def test_weighted_average_precision_is_scikit_learns() -> None:
     label, score, _ = made(13, 80)
     weights = np.random.default_rng(3).integers(0, 4, size=(10, 80)).astype(float)

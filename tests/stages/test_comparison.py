@@ -220,6 +220,18 @@ def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(ru
     assert row["auc"].isna().all()
 
 
+def test_the_reason_of_the_first_fold_is_the_one_that_is_told(
+    every_protocol: dict[str, stages.Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fold 0 diverged; the others were not tried after that. Of another network no fold was."""
+    run, tried = every_protocol["grouped_cv"], "G/vgg16/imagenet"
+    told = pd.DataFrame([{"cell": f"{tried}/fold0-seed0", "state": "diverged", "message": "loss is nan"}])
+    monkeypatch.setattr(comparison, "outcomes", lambda _: told)
+    reasons = comparison.setting_of(run).reasons
+    assert reasons["G", "vgg16", "imagenet"] == "diverged: loss is nan"
+    assert reasons["G", "vgg16_cbam", "imagenet"] == "not run"
+
+
 def test_our_own_rows_stand_in_tables_and_spread(every_protocol: dict[str, stages.Experiment]) -> None:
     official = every_protocol["official"]
     for seed, stage, row in product((0, 1), ("P", "G"), (MASS_MAP, PROBE)):

@@ -73,6 +73,22 @@ def test_facts_count_what_the_files_hold(run: stages.Experiment) -> None:
     assert "software" not in known, "the environment was not described"
 
 
+def test_facts_tell_of_networks_that_have_results_only(run: stages.Experiment) -> None:
+    """Two networks are made up, from random and from patch weights; then all of their predictions are taken away."""
+    known = facts.facts(run, stages.evaluate(run))
+    assert known["model"].startswith("ResNet50, ResNet50+CBAM; ")
+    assert known["initialisation"] == "P: random. G: random, Patch data."
+    assert known["robustness"].startswith("Also: other initial weights, networks without CBAM")
+    made = stages.evaluate(run)
+    for name in ("table1", "table2"):
+        frame = made[name].frame
+        made[name] = replace(made[name], frame=frame.assign(auc=frame["auc"].where(frame["block"] == "baseline")))
+    nothing = facts.facts(run, made)
+    assert not {"model", "initialisation", "training", "final_model", "predictions"} & set(nothing)
+    assert "initial" not in nothing["robustness"]
+    assert checklist.fill(nothing).set_index(["guideline", "item"]).loc[("CLAIM 2024", "22"), "state"] == checklist.OPEN
+
+
 def test_facts_tell_of_a_warm_up(run: stages.Experiment) -> None:
     warm_up = replace(run.profile.patch_training, learning_rate=3e-5, max_epochs=3)
     warm = replace(run, profile=replace(run.profile, warm_up=warm_up))
