@@ -7,7 +7,7 @@ has_package() { (cd / && "$1" -c 'import mammo_lib, papermill, pytest, torch' >/
 
 find_python() {
     local name
-    for name in python3 python3.13 python3.12 python3.11 python; do
+    for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
             echo "$name"
             return

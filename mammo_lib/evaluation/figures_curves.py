@@ -199,6 +199,7 @@ def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", d
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set(ylim=(-0.6, len(frame) - 0.4), xlabel=measure)
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # more do not fit beside long labels
     right = axes.secondary_yaxis("right")
     right.set_yticks(places, [_forest_text(row, decimals) for row in frame.to_dict("records")])
     right.tick_params(length=0)

@@ -15,7 +15,7 @@ from mammo_lib.stages.fetching import download
 from mammo_lib.stages.finished import is_current, remember
 from mammo_lib.stages.mapping import map_masses, transfer_map
 from mammo_lib.stages.page import draw_everything, report
-from mammo_lib.stages.pictures import draw_data
+from mammo_lib.stages.pictures import draw_data, show
 from mammo_lib.stages.probing import choose_reading, probe, transfer_probe
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, kept_epochs, status, train
@@ -58,6 +58,7 @@ __all__ = [
     "read_archive",
     "remember",
     "report",
+    "show",
     "split",
     "status",
     "train",

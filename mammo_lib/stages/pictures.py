@@ -5,6 +5,7 @@ says so, and the profile's own archive otherwise.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,18 @@ def draw_data(experiment: Experiment) -> list[Path]:
         "fig3_patch_and_global": figures.patch_and_global(*_steps(root, prepared, masses), data),
     }
     return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.places.figures, name)]
+
+
+def show(pictures: Iterable[Path]) -> None:
+    """In a notebook: each PNG among `pictures`, and below it what it shows."""
+    from IPython.display import Image, Markdown, display
+
+    from mammo_lib.evaluation import captions
+
+    told = captions.FIGURES | captions.questions(captions.QUESTIONS)
+    for path in pictures:
+        if path.suffix == ".png":
+            display(Image(path), Markdown(f"*{told[path.stem]}*"))
 
 
 def work_flow(profile: Profile) -> list[tuple[str, str]]:
