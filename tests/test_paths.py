@@ -32,6 +32,10 @@ def test_a_stage_is_done_with_the_same_settings_only(tmp_path: Path) -> None:
     assert paths.is_done(record, settings)
     with pytest.raises(paths.StageMismatch, match=r"patches\.size: was 80, is 224; seed: was 0, is 1"):
         paths.is_done(record, {"patches": get_profile("paper").patches, "seed": 1})
+    with pytest.raises(paths.StageMismatch, match=r"\(new: was None, is 1\)"):
+        paths.is_done(record, settings | {"new": 1})
+    with pytest.raises(paths.StageMismatch, match=r"\(seed: was 0, is None\)"):
+        paths.is_done(record, {"patches": profile.patches})
 
 
 def test_home_and_archive_follow_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

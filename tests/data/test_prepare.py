@@ -23,11 +23,11 @@ VIEWS = [(patient, side) for patient in ("A1", "B2", "C3") for side in ("LEFT", 
 
 
 def draw(seed, height=300, width=220):
-    """A breast at the left edge with two round masses: uint8 image, and the masks of the masses."""
+    """A breast at the left edge with two masses, an oval and a round one: uint8 image, and the masks of the masses."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[:height, :width]
     image = np.where(((y - 150) / 110) ** 2 + (x / 140) ** 2 < 1, 90, 1) + rng.normal(0, 3, (height, width))
-    masks = [(y - 120 - seed) ** 2 + (x - 50) ** 2 < 18**2, (y - 190) ** 2 + (x - 70 - seed) ** 2 < 12**2]
+    masks = [((y - 120 - seed) / 18) ** 2 + ((x - 50) / 12) ** 2 < 1, (y - 190) ** 2 + (x - 70 - seed) ** 2 < 12**2]
     for mask in masks:
         image[mask] += 100
     return np.clip(image, 0, 255).astype(np.uint8), masks
@@ -94,19 +94,21 @@ def test_patches_are_windows_of_the_image_around_points_of_the_mass(archive, tmp
     root, table = archive
     run(archive, tmp_path / "out")
     arrays, tables = read(tmp_path / "out")
-    boxes = cases.read(tmp_path / "out" / "cases.csv").set_index("mass_id")
+    boxes, places = cases.read(tmp_path / "out" / "cases.csv").set_index("mass_id"), {}
     for row, pixels in zip(tables["patches"].itertuples(), arrays["patches"], strict=True):
         mask = draw(VIEWS.index((row.patient_id, row.side)))[1][int(row.mass_id[-1]) - 1]
         x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
         assert list(boxes.loc[row.mass_id, list(cases.BOX_COLUMNS)]) == [x, y, w, h]
         assert x <= row.centre_x < x + w
         assert y <= row.centre_y < y + h
+        places.setdefault(row.mass_id, []).append((row.centre_x - x, row.centre_y - y))
         assert row.window == round(TINY.patches.context * max(w, h))
         image = cv2.imread(str(root / table.set_index("mass_id").loc[row.mass_id, "image_path"]), 0)
         window = patch_window(image.shape, (row.centre_x, row.centre_y), row.window).of(image)
         way = cv2.INTER_AREA if row.window > TINY.patches.size else cv2.INTER_LINEAR
         expected = cv2.resize(window, (TINY.patches.size,) * 2, interpolation=way) * (255 / image.max())
         assert np.abs(pixels - expected).max() <= 1.01
+    assert len({tuple(places[mass_id]) for mass_id in places if mass_id.endswith("_1")}) == len(VIEWS), "drawn anew"
 
 
 def test_boxes_of_the_global_view_frame_the_bright_masses(archive, tmp_path):
@@ -368,7 +370,7 @@ def test_a_stretched_image_gets_its_proportions_back(archive, tmp_path):
     for name in {*table["image_path"], *table["mask_path"]} - {""}:
         picture = cv2.imread(str(root / name), 0)
         cv2.imwrite(str(root / name), cv2.resize(picture, (300, 300), interpolation=cv2.INTER_NEAREST))
-    squares.loc[squares["box_w"].notna(), ["box_x", "box_w"]] = [(44, 49), (91, 34)]
+    squares.loc[squares["box_w"].notna(), ["box_x", "box_w"]] = [(53, 32), (91, 34)]
     run((root, squares), tmp_path / "squares")
     wide, narrow = (read(tmp_path / name)[1]["globals"] for name in ("squares", "straight"))
     for one, other in zip(wide.itertuples(), narrow.itertuples(), strict=True):

@@ -267,6 +267,18 @@ def test_what_cannot_be_split_gets_a_sentence(protocol, change, message):
         splits.make(protocol, change(patches), change(globals_), CUT, 0)
 
 
+@pytest.mark.parametrize(("protocol", "training"), [("official", 40), ("grouped_cv", 40)])
+def test_validation_is_its_share_of_the_training_patients(protocol, training):
+    """120 patients, every second malignant; 40 of each class are left for training and validation in each fold."""
+    patients = [([[number % 2]], "train" if number < 2 * training else "test") for number in range(120)]
+    patches, globals_ = tables(patients)
+    split = splits.make(protocol, patches, globals_, replace(CUT, validation_share=0.2), seed=0)
+    whole = split[(split["stage"] == "G") & (split["part"] == "validation")]
+    labels = globals_.set_index("image_id")["label"]
+    for _, fold in whole.groupby("fold"):
+        assert labels[fold["id"]].value_counts().to_dict() == {0: 8, 1: 8}
+
+
 def test_a_patient_on_both_sides_of_the_official_split_is_refused():
     patches, globals_ = usual()
     globals_.loc[0, "official_split"] = "train"  # p0 is a test patient; its other image stays in test

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -395,6 +396,46 @@ def test_questions_are_paired_and_corrected_within_their_family() -> None:
     unrun = frame[frame["question"] == comparisons.OVER_IMAGENET]
     assert unrun["p_holm"].isna().all()
     assert unrun["note"].iloc[0] == "VGG16 (ImageNet): weights not available"
+
+
+def test_intervals_are_of_the_confidence_that_is_asked_for() -> None:
+    """At 50 % each is inside of that at 95 %, and shorter."""
+    half = replace(SETTING, profile=replace(PROFILE, evaluation=replace(PROFILE.evaluation, confidence=0.5)))
+    for make in (partial(tables.published, "P", results()), partial(comparisons.questions, results())):
+        wide, narrow = (make(setting).frame for setting in (SETTING, half))
+        low, high = ("auc_low", "auc_high") if "auc_low" in wide else ("low", "high")
+        known = wide[low].notna()
+        assert known.sum() >= 6
+        assert (narrow[low] > wide[low])[known].all()
+        assert (narrow[high] < wide[high])[known].all()
+
+
+def test_a_case_that_is_there_twice_makes_no_interval_narrower() -> None:
+    """Patients are drawn, not cases: with each case twice the AUCs are the same, and so are all intervals."""
+    twice = {
+        key: pd.concat([cell, cell.assign(id=cell["id"] + "b", image_id=cell["image_id"] + "b")])
+        for key, cell in results().items()
+    }
+    once, doubled = (comparisons.questions(found, SETTING).frame for found in (results(), twice))
+    for name in ("difference", "low", "high", "p"):
+        assert doubled[name].astype(float).tolist() == pytest.approx(once[name].astype(float).tolist(), nan_ok=True)
+
+
+def test_questions_rank_the_cases_of_a_fold_among_themselves() -> None:
+    found = {("G", "vgg16", initial): in_two_folds("G") for initial in ("patch", "scratch")}
+    found["G", "vgg16", "scratch"]["probability"] *= -1
+    row = comparisons.questions(found, SETTING).frame.query("difference.notna()").iloc[0]
+    test, aucs, pairs = found["G", "vgg16", "patch"].query("part == 'test'"), [], []
+    for _, fold in test.groupby("fold"):
+        aucs.append(roc_auc_score(fold["label"], fold["probability"]))
+        pairs.append(fold["label"].sum() * (1 - fold["label"]).sum())
+    expected = 2 * np.average(aucs, weights=pairs) - 1  # the second one says the opposite of each case
+    assert row["difference"] == pytest.approx(expected)
+    for cell in found.values():  # another scale in one fold changes no rank within it
+        cell["probability"] = cell["probability"].where(cell["fold"] == 0, 10 * cell["probability"])
+    again = comparisons.questions(found, SETTING).frame.query("difference.notna()").iloc[0]
+    for name in ("difference", "low", "high", "p"):
+        assert again[name] == pytest.approx(row[name])
 
 
 def test_protocols_resample_shared_patients_together() -> None:

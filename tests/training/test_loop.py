@@ -47,14 +47,15 @@ def without_dropout(seed=0):
 def test_training_equals_a_plain_loop(tmp_path, stage):
     """Whole-set batches, so that the order does not matter; Adam or SGD with momentum, cross entropy, eager."""
     settings = replace(config.PROFILES["paper"].training(stage), batch_size=26, max_epochs=4, stop_patience=10)
+    settings = replace(settings, weight_decay=0.1)
     images, labels, _, parts = tiny.data()
     ours = without_dropout()
     history = tiny.train(tmp_path, settings=settings, augmentation=tiny.UNCHANGED, network=ours)
 
     plain = without_dropout()
     optimiser = {
-        "P": torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False),
-        "G": torch.optim.SGD(plain.parameters(), lr=1e-2, momentum=0.9, foreach=False),
+        "P": torch.optim.Adam(plain.parameters(), lr=1e-3, weight_decay=0.1, foreach=False),
+        "G": torch.optim.SGD(plain.parameters(), lr=1e-2, momentum=0.9, weight_decay=0.1, foreach=False),
     }[stage]
     x, y = plain_input(images), torch.from_numpy(labels)
     for row in history.epochs:
@@ -73,6 +74,30 @@ def test_training_equals_a_plain_loop(tmp_path, stage):
     last = checkpoint.load(tmp_path / "last.pt")["network"]
     for key, tensor in plain.state_dict().items():
         torch.testing.assert_close(last[key], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_an_epochs_loss_and_accuracy_are_means_over_its_images(tmp_path):
+    """A rate of 0 and no batch statistics: every image of three full batches and one of two has the same weight."""
+    images, labels, _, parts = tiny.data()
+    torch.manual_seed(1)
+    still = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 5 * 5, 2))
+    settings = replace(tiny.SETTINGS, learning_rate=0.0, max_epochs=1)
+    row = tiny.train(tmp_path, settings=settings, augmentation=tiny.UNCHANGED, network=still).epochs[0]
+    with torch.no_grad():
+        output, truth = still(plain_input(images)[parts["train"]]), torch.from_numpy(labels)[parts["train"]]
+    assert len(truth) % settings.batch_size == 2
+    assert row.train_loss == pytest.approx(nn.functional.cross_entropy(output, truth).item(), rel=1e-5)
+    assert row.train_accuracy == pytest.approx(np.mean(output.argmax(1).numpy() == truth.numpy()))
+    assert row.train_accuracy != 0.5
+
+
+def test_no_step_has_the_random_numbers_of_another(tmp_path, monkeypatch):
+    seeds = [seed for step in np.ndindex(3, 20, 20) for seed in loop.step_seeds(*step)]
+    assert len(set(seeds)) == len(seeds)
+    drawn, draw = [], loop.augment.draw
+    monkeypatch.setattr(loop.augment, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=2))
+    assert len({float(parameters[0, 2]) for parameters in drawn}) == len(drawn) == 8
 
 
 def test_predict_equals_a_plain_loop():
