@@ -183,7 +183,7 @@ def _probability(folder: Path, test: pd.DataFrame) -> np.ndarray:
 
 def draw_explanations(experiment: Experiment) -> list[Path]:
     """Fig. 7 by a stated rule, a contact sheet of successes and failures, and the localisation measures."""
-    from mammo_lib.evaluation import figures, figures_curves, localisation
+    from mammo_lib.evaluation import figures, localisation
 
     cell = _explained_cells(experiment)[0]
     images, test = _test_images(experiment, cell)
@@ -197,18 +197,19 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     chosen = [replace(samples[row], mask=mask) for row, mask in zip(rows, masks, strict=True)]
     threshold = experiment.profile.evaluation.threshold
     groups = {name: _spread([s for s in samples if _group(s, threshold) == name]) for name in localisation.GROUPS[1:]}
+    drawn = figures.gradcam_samples(chosen, data, network, RULE), figures.contact_sheet(groups, data)
+    saved = [figures.save(figure, experiment.figures, name) for name, figure in zip(DRAWN, drawn, strict=False)]
+    return [*(path for both in saved for path in both), *draw_localisation(experiment)]
+
+
+def draw_localisation(experiment: Experiment) -> list[Path]:
+    """The localisation measures of localisation.csv: needs neither maps nor images."""
+    from mammo_lib.evaluation import figures, figures_curves
+
     summary = pd.read_csv(experiment.results / "localisation.csv").query("group == 'all'")
     measures = {"energy": "energy in the lesion", "pointing": "pointing game", "iou": "IoU at half maximum"}
-    drawn = (
-        figures.gradcam_samples(chosen, data, network, RULE),
-        figures.contact_sheet(groups, data),
-        figures_curves.localisation(summary, measures, data),
-    )
-    return [
-        path
-        for name, figure in zip(DRAWN, drawn, strict=True)
-        for path in figures.save(figure, experiment.figures, name)
-    ]
+    figure = figures_curves.localisation(summary, measures, experiment.sentence)
+    return figures.save(figure, experiment.figures, DRAWN[-1])
 
 
 def _samples(images: np.ndarray, heat: np.ndarray, test: pd.DataFrame, probability: np.ndarray) -> "list[Sample]":

@@ -12,7 +12,7 @@ from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, map_results
-from mammo_lib.stages.explanation import GRADCAM, draw_explanations, has_maps
+from mammo_lib.stages.explanation import GRADCAM, draw_explanations, draw_localisation, has_maps
 from mammo_lib.stages.mapping import SHOWN as MAP
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
@@ -41,8 +41,8 @@ NOT_CLINICAL = "For research on methods; not for clinical use."
 def draw_everything(experiment: Experiment) -> list[Path]:
     """Every figure that can be drawn again from what is stored; trains nothing.
 
-    Curves and comparisons need results/ alone. Figures that show images need the prepared data and the heat maps, and
-    are left as they are on a host that has neither.
+    Curves, comparisons and localisation need results/ alone. Figures that show images need the prepared data and the heat
+    maps, and are left as they are on a host that has neither.
     """
     evaluate(experiment)
     trained = [stage for stage in experiment.profile.main_initial if any_history(experiment, stage)]
@@ -52,6 +52,8 @@ def draw_everything(experiment: Experiment) -> list[Path]:
         drawn += draw_data(experiment)
     if has_maps(experiment):
         drawn += draw_explanations(experiment)
+    elif (experiment.results / "localisation.csv").exists():
+        drawn += draw_localisation(experiment)
     return drawn
 
 

@@ -116,6 +116,18 @@ def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
     assert all(caption.endswith(".") and "_" not in caption for caption in shown)
 
 
+def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experiment) -> None:
+    rows = [("Grad-CAM", name, "all", 0.3, 0.2, 0.4) for name in ("energy", "pointing", "iou")]
+    columns = ["method", "measure", "group", "mean", "low", "high"]
+    path = run.results / "localisation.csv"
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    try:
+        drawn = {path.name for path in stages.draw_everything(run)}
+    finally:
+        path.unlink()
+    assert {"localisation.png", "localisation.pdf"} <= drawn
+
+
 def test_settings_that_were_tried_are_shown(run: stages.Experiment, text: str) -> None:
     assert page.NOT_TRIED in unescape(text)
     pd.DataFrame({"candidate": ["slow"], "learning_rate": [1e-5], "batch_size": [4], "validation_auc": [0.5]}).to_csv(
