@@ -41,8 +41,8 @@ NOT_CLINICAL = "For research on methods; not for clinical use."
 def draw_everything(experiment: Experiment) -> list[Path]:
     """Every figure that can be drawn again from what is stored; trains nothing.
 
-    Curves, comparisons and localisation need results/ alone. Figures that show images need the prepared data and the heat
-    maps, and are left as they are on a host that has neither.
+    Curves, comparisons and localisation need results/ alone. Figures that show images need the prepared data and the
+    heat maps, and are left as they are on a host that has neither.
     """
     evaluate(experiment)
     trained = [stage for stage in experiment.profile.main_initial if any_history(experiment, stage)]
