@@ -65,7 +65,7 @@ done
 
 source environment.sh
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # the notebooks use this checkout, whatever the environment holds
-python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$seed"
+python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$seed" $partial
 
 # One run of a profile at a time: the lock lives as long as this shell holds file descriptor 9.
 runs="${MAMMO_CBAM_HOME:-$PWD}/runs/$profile"
@@ -101,5 +101,5 @@ run 06_published_numbers         #           what the printed numbers imply
 python -m mammo_lib report --profile "$profile" --protocol "$protocol" --seed "$seed"
 [ "$failed" = 0 ] || { echo "error: 05_gradcam failed, see above; everything else is made" >&2; exit 1; }
 echo "the report: ${MAMMO_CBAM_HOME:-$PWD}/results/$profile/report.html"
-[ "$VIRTUAL_ENV" != "$PWD/.venv" ] || echo "for jupyter lab, pytest and python -m mammo_lib in your own shell: source .venv/bin/activate"
+[ "${VIRTUAL_ENV:-}" != "$PWD/.venv" ] || echo "for jupyter lab, pytest and python -m mammo_lib in your own shell: source .venv/bin/activate"
 python -m mammo_lib remember --profile "$profile" --protocol "$protocol" --seed "$seed"

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--learnt-on", metavar="PROFILE", required=True, help=text)
         if name == "probe":
             step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
-        if name in ("integrity", "prepare", "notebook"):
+        if name in ("check", "integrity", "prepare", "notebook"):
             text = "go on without files that are missing and masses that cannot be cut"
             step.add_argument("--allow-partial", action="store_true", help=text)
         if name == "train":

@@ -112,10 +112,8 @@ def _check_own(experiment: Experiment) -> None:
 
     root = experiment.places.archive
     cases, _ = own_table.case_table(root, experiment.allow_partial)
-    patches, images = (
-        cases.assign(patch_id=cases["mass_id"]),
-        cases.sort_values("label").drop_duplicates("image_id", keep="last"),
-    )
+    patches = cases.assign(patch_id=cases["mass_id"])
+    images = cases.sort_values("label").drop_duplicates("image_id", keep="last")  # malignant if any mass is
     try:
         splits.make(experiment.protocol, patches, images, experiment.profile.split, DATA_SEED)
     except ValueError as error:

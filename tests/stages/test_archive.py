@@ -1,6 +1,7 @@
 """From an archive to the cases that the evaluation expects, where the ids of a user's data look like numbers."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib import stages
+from mammo_lib.__main__ import main
 from mammo_lib.data import cases
 from mammo_lib.data.prepare import PrepareError
 from mammo_lib.stages import archive
@@ -111,6 +113,23 @@ def test_a_users_table_that_cannot_be_split_is_refused_before_its_images_are_rea
     monkeypatch.setenv("MAMMO_CBAM_ARCHIVE", str(own))
     with pytest.raises(ValueError, match=r"cases\.csv: grouped_cv: 0 malignant patients cannot fill 5 folds"):
         stages.check(experiment)
+
+
+def test_a_part_of_a_users_files_passes_the_door_when_it_will_do(
+    experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eleven patients; of the last one the image is missing. Through the command line, as run_all.sh calls it."""
+    own = shutil.copytree(experiment.places.archive, tmp_path / "own")
+    table = cases.read(own / "cases.csv")
+    one = table.iloc[[0]].assign(mass_id="x1", image_id="x", patient_id="x", image_path="x.png")
+    cases.write(pd.concat([table, one]), own / "cases.csv")
+    monkeypatch.setenv("MAMMO_CBAM_ARCHIVE", str(own))
+    door = ["mammo_lib", "check", "--profile", "own", "--protocol", "grouped_cv"]
+    monkeypatch.setattr(sys, "argv", door)
+    assert main() == 1
+    assert "x1: x.png is not on disk" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*door, "--allow-partial"])
+    assert main() == 0
 
 
 def test_what_preparing_set_aside_is_in_the_integrity_table(
