@@ -134,6 +134,17 @@ def test_units_by_hand(unit: str, labels: list[int], scores: list[float]) -> Non
     assert found["cases"].sum() == 8
 
 
+def test_a_patient_is_her_worse_breast_and_no_two_folds_are_averaged() -> None:
+    """The left breast has the mean of its views, 0.7; the right one 0.2."""
+    about = {"image_id": ["A_LEFT_CC", "A_LEFT_MLO", "A_RIGHT_CC"], "patient_id": "A", "part": "test"}
+    cases = pd.DataFrame(about | {"label": [0, 0, 1], "probability": [0.9, 0.5, 0.2]})
+    patient = metrics.aggregate(cases.assign(id=cases["image_id"]), "patient").iloc[0]
+    assert (patient["label"], patient["probability"]) == (1, pytest.approx(0.7))
+    one = cases[:1].assign(id="a", part="validation", fold=0)
+    both = metrics.aggregate(pd.concat([one, one.assign(fold=1, probability=0.8)]), "image")
+    assert both["probability"].tolist() == [0.9, 0.8]
+
+
 def test_parts_are_never_mixed() -> None:
     """Under random splits, sibling patches of one mass lie in both parts."""
     frame = patches()

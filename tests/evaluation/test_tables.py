@@ -421,6 +421,19 @@ def test_a_case_that_is_there_twice_makes_no_interval_narrower() -> None:
         assert doubled[name].astype(float).tolist() == pytest.approx(once[name].astype(float).tolist(), nan_ok=True)
 
 
+@pytest.mark.parametrize("table", [tables.published, scores.scores, scores.operating_points])
+def test_a_case_that_is_there_twice_makes_no_interval_of_a_table_narrower(table) -> None:
+    once = {("G", "vgg16", "patch"): made("G", 2)}
+    cell = once["G", "vgg16", "patch"]
+    twins = pd.concat([cell, cell.assign(id=cell["id"] + "b", image_id=cell["image_id"] + "b")], ignore_index=True)
+    one, two = (
+        table("G", found, SETTING).frame.filter(regex="_(low|high)$").astype(float)
+        for found in (once, {("G", "vgg16", "patch"): twins})
+    )
+    assert one.notna().any(axis=None)
+    np.testing.assert_allclose(one, two, atol=1e-12)
+
+
 def test_questions_rank_the_cases_of_a_fold_among_themselves() -> None:
     found = {("G", "vgg16", initial): in_two_folds("G") for initial in ("patch", "scratch")}
     found["G", "vgg16", "scratch"]["probability"] *= -1

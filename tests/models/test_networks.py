@@ -178,3 +178,14 @@ def test_network_is_one_graph():
     """Nothing in Python depends on the data, so a step can be compiled or captured whole."""
     compiled = torch.compile(small("vgg16_cbam"), backend="eager", fullgraph=True)
     assert compiled(torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_gate_of_a_network_is_normalised_where_it_is_asked_for(normalised):
+    """Features far from 0 and weights below it shut the gate of equation (2), and not the normalised one."""
+    asked = config.Cbam(normalised=normalised)
+    network = networks.build("vgg16_cbam", size=32, vgg_hidden=8, cbam=asked)
+    with torch.no_grad():
+        network.attention.conv.weight.abs_().neg_()
+        gate = network.attention.spatial_gate(1e4 * torch.rand(2, 512, 3, 3))
+    assert (float(gate.max()) > 0.01) == normalised

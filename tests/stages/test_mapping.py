@@ -176,3 +176,15 @@ def test_the_rooms_agree_on_cells_and_kinds():
     kinds = ("background", "benign", "malignant")
     for room in (windows, cells):
         assert [mass_map.KINDS[number] for number in (room.BACKGROUND, room.BENIGN, room.MALIGNANT)] == list(kinds)
+
+
+def test_the_window_of_a_patch_is_found_in_a_crop_that_is_moved_scaled_and_padded():
+    """A crop of 200 x 400 at (100, 50) in set G of 128 pixels: 0.32 of its size, 32 pixels of padding at the left.
+
+    The window begins 50 pixels left of (200, 250) and above: (150 - 100) * 0.32 + 32 = 48 pixels, which is cell 3.
+    """
+    crop = {"crop_x": 100, "crop_y": 50, "crop_w": 200, "crop_h": 400}
+    views = pd.DataFrame([{"image_id": "a", **crop}])
+    one = Grid(np.zeros((1, 128, 128), np.uint8), np.ones((1, 8, 8), bool), [[]], [[]], views)
+    patch = pd.DataFrame([{"image_id": "a", "centre_x": 200, "centre_y": 250, "window": 100}])
+    assert one.windows(patch) == pytest.approx(np.array([[3.0, 3.0, 2.0, 2.0]]))
