@@ -437,7 +437,7 @@ def test_a_host_that_cannot_compile_is_told_how_to_train_without(monkeypatch):
         step.make_captured(network, step.make_optimiser(network, tiny.SETTINGS), "fp32", torch.zeros(2, 8, 8))
 
 
-def test_a_long_training_is_compiled_on_cuda_and_a_short_one_is_not(monkeypatch):
+def test_a_long_training_is_compiled_on_cuda_and_a_short_one_is_not():
     """CBIS-DDSM's official training parts: 8504 patches, 985 images."""
     captured, compiled = "captured", "captured, compiled"
     for name, expected in (("paper", compiled), ("reduced-short", captured), ("reduced-imagenet", captured)):
@@ -447,8 +447,8 @@ def test_a_long_training_is_compiled_on_cuda_and_a_short_one_is_not(monkeypatch)
             assert loop.kind_of_step(training, images, "cuda") == expected, (name, stage)
             assert loop.kind_of_step(training, images, "cpu") == "eager"
             assert loop.kind_of_step(training, training.batch_size - 1, "cuda") == "eager"  # no batch is full
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # what TORCH_COMPILE_DISABLE=1 sets
-    assert loop.kind_of_step(config.PROFILES["paper"].training("P"), 8504, "cuda") == captured
+    with torch._dynamo.config.patch(disable=True):  # what TORCH_COMPILE_DISABLE=1 sets
+        assert loop.kind_of_step(config.PROFILES["paper"].training("P"), 8504, "cuda") == captured
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
