@@ -228,3 +228,14 @@ def test_a_number_that_is_behind_is_noticed(stored: Path) -> None:
         "results/x.csv",
     )
     assert SHARE.findall(prose("AUC 0.81 and `0.5` and 0.7<!-- results/x.csv ; ; auc -->")) == ["0.81"]
+
+
+def test_what_notebook_06_says_that_it_found() -> None:
+    text = (ROOT / "notebooks" / "06_published_numbers.ipynb").read_text(encoding="utf-8")
+    named = pd.read_csv(ROOT / "results" / "published" / "hypotheses.csv").set_index(["table", "hypothesis"])
+    masses = named.loc[("Table 1", "official test set, masses")]
+    assert (masses["malignant"], masses["benign"], masses["explained"], masses["rows"]) == (147, 231, 3, 6)
+    assert "147 malignant and 231 benign cases, the official CBIS-DDSM test masses, explain three of six rows" in text
+    best = pd.read_csv(ROOT / "results" / "published" / "test_sets.csv").query("table == 'Table 2'").iloc[0]
+    assert (best["malignant"], best["benign"], best["explained"], best["rows"]) == (139, 209, 8, 12)
+    assert "139 and 209 explain eight of twelve rows" in text

@@ -198,7 +198,7 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     threshold = experiment.profile.evaluation.threshold
     groups = {name: _spread([s for s in samples if _group(s, threshold) == name]) for name in localisation.GROUPS[1:]}
     drawn = figures.gradcam_samples(chosen, data, network, RULE), figures.contact_sheet(groups, data)
-    saved = [figures.save(figure, experiment.figures, name) for name, figure in zip(DRAWN, drawn, strict=False)]
+    saved = [figures.save(figure, experiment.figures, name) for name, figure in zip(DRAWN[:-1], drawn, strict=True)]
     return [*(path for both in saved for path in both), *draw_localisation(experiment)]
 
 

@@ -43,13 +43,15 @@ def draw_data(experiment: Experiment) -> list[Path]:
     return [path for name, figure in drawn.items() for path in figures.save(figure, experiment.places.figures, name)]
 
 
-def show(pictures: Iterable[Path]) -> None:
-    """In a notebook: each PNG among `pictures`, and below it what it shows."""
+def show(experiment: Experiment, pictures: Iterable[Path]) -> None:
+    """In a notebook: each PNG among `pictures` of the experiment, and below it what it shows."""
     from IPython.display import Image, Markdown, display
 
     from mammo_lib.evaluation import captions
 
-    told = captions.FIGURES | captions.questions(captions.QUESTIONS)
+    table = experiment.results / "questions.csv"  # their numbers are those of the questions that were asked
+    asked = pd.read_csv(table)["question"].unique() if table.exists() else ()
+    told = captions.FIGURES | captions.questions(asked)
     for path in pictures:
         if path.suffix == ".png":
             display(Image(path), Markdown(f"*{told[path.stem]}*"))

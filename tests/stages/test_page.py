@@ -128,6 +128,25 @@ def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experime
     assert {"localisation.png", "localisation.pdf"} <= drawn
 
 
+def test_a_notebook_shows_each_question_with_its_own_sentence(
+    run: stages.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile that asks two of the questions numbers these two."""
+    asked, seen = list(captions.QUESTIONS)[1:3], []
+    table = run.results / "questions.csv"
+    kept = table.read_bytes() if table.exists() else None
+    pd.DataFrame({"question": asked}).to_csv(table, index=False)
+    monkeypatch.setattr("IPython.display.Image", lambda path: path)
+    monkeypatch.setattr("IPython.display.display", lambda *shown: seen.append(shown))
+    try:
+        stages.show(run, [Path("question_1.png"), Path("question_1.pdf"), Path("question_2.png")])
+    finally:
+        table.unlink() if kept is None else table.write_bytes(kept)
+    for (path, sentence), name, question in zip(seen, ("question_1", "question_2"), asked, strict=True):
+        assert path.stem == name
+        assert captions.QUESTIONS[question] in sentence.data
+
+
 def test_settings_that_were_tried_are_shown(run: stages.Experiment, text: str) -> None:
     assert page.NOT_TRIED in unescape(text)
     pd.DataFrame({"candidate": ["slow"], "learning_rate": [1e-5], "batch_size": [4], "validation_auc": [0.5]}).to_csv(
