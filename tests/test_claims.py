@@ -2,11 +2,10 @@
 
 README.md and RESULTS.md hold two kinds of claims.
 - A table between `<!-- begin results/x.csv -->` and `<!-- end -->`, which `python -m mammo_lib.readme` writes.
-- A number in prose with a comment right behind it that says where it is from:
-  `0.03<!-- results/published/auc.csv ; table == "Table 1" ; (high - low) / 2 -->`, that is file, rows, value. Rows: a
-  condition on columns as pandas' query takes it (blank: every row); value: a column or an expression of columns. The
-  number must be that value in one of these rows, with its sign and at the decimals shown. (No "|": in a table it would
-  end the cell.)
+- A number in prose, or one with its interval, and right behind it a mark: `0.79 [0.73, 0.85]<!--5-->`. The mark's line
+  in results/claims.csv says where it is from: the file, its rows, and the values. Rows: a condition on columns as
+  pandas' query takes it (blank: every row). Values: a column or an expression of columns for each number, between
+  semicolons. The numbers must be these values of one row, with their signs and at the decimals shown.
 """
 
 import json
@@ -25,20 +24,31 @@ from mammo_lib.stages import answers, mapping
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in readme.DOCUMENTS}
 BOTH = "\n".join(DOCUMENTS.values())
-CLAIM = re.compile(r"([−+]?\d+(?:\.\d+)?)[ %*]*<!-- (results/\S+\.csv) ;(.*?);(.*?)-->")
-SHARE = re.compile(r"(?<![\w.])0\.\d+(?![\d.]*[ %*]*<!-- results/)")  # of 1, and not marked
+NUMBER = r"[−+]?\d+(?:\.\d+)?"
+MARK = re.compile(r"<!--(\d+)-->")
+CLAIM = re.compile(rf"({NUMBER}(?:\s+\[{NUMBER},\s+{NUMBER}\])?)[ %*]*{MARK.pattern}")
+CLAIMS = pd.read_csv(ROOT / "results" / "claims.csv", index_col="mark", keep_default_na=False)
+SHARE = re.compile(r"(?<![\w.])0\.\d+")  # of 1
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def holds(number: str, path: Path, row: str, value: str) -> bool:
-    """Whether `number`, with its sign, is `value` in one of the rows of the file, rounded to its decimals."""
+def holds(claim: str, path: Path, rows: str, values: str) -> bool:
+    """Whether the numbers of a claim are the values of one of the rows of the file, rounded to the decimals shown."""
+    numbers, expressions = re.findall(NUMBER, claim), values.split(";")
+    if len(numbers) != len(expressions):
+        return False
     frame = pd.read_csv(path)
-    chosen = frame.query(row) if row.strip() else frame
+    chosen = frame.query(rows) if rows.strip() else frame
+    found = zip(*(chosen.eval(expression.strip()) for expression in expressions), strict=True)
+    return any(all(map(shown_as, row, numbers)) for row in found)
+
+
+def shown_as(value: float, number: str) -> bool:
+    """Whether `number`, with its sign, is `value` at the decimals of `number`."""
     decimals = len(number.partition(".")[2])
-    signed = number.removeprefix("+").replace("−", "-")
-    return any(f"{found:z.{decimals}f}" == signed for found in chosen.eval(value.strip()))  # z: a zero has no sign
+    return f"{value:z.{decimals}f}" == number.removeprefix("+").replace("−", "-")  # z: a zero has no sign
 
 
 def prose(text: str) -> str:
@@ -85,18 +95,20 @@ def test_every_block_can_be_read() -> None:
     assert BOTH.count("<!-- begin ") == BOTH.count("<!-- end -->") == len(readme.BLOCK.findall(BOTH))
 
 
-@pytest.mark.parametrize("claim", CLAIM.findall(BOTH), ids=lambda claim: claim[0])
-def test_every_marked_number_is_in_its_file(claim: tuple[str, str, str, str]) -> None:
-    number, name, row, value = claim
-    assert holds(number, ROOT / name, row, value), f"{number} is not {value.strip()} where {row.strip()} in {name}"
+@pytest.mark.parametrize(("claim", "mark"), sorted(set(CLAIM.findall(BOTH))))
+def test_every_marked_number_is_in_its_file(claim: str, mark: str) -> None:
+    name, rows, values = CLAIMS.loc[int(mark), ["file", "rows", "values"]]
+    assert holds(claim, ROOT / name, rows, values), f"{claim} is not {values} where {rows} in {name}"
 
 
-def test_every_mark_can_be_read() -> None:
-    assert BOTH.count("<!-- results/") == len(CLAIM.findall(BOTH))
+def test_every_mark_stands_behind_a_number_and_has_one_line() -> None:
+    marks = [int(mark) for mark in MARK.findall(BOTH)]
+    assert len(marks) == len(CLAIM.findall(BOTH))
+    assert sorted(set(marks)) == sorted(CLAIMS.index)
 
 
 def test_no_share_stands_without_its_file() -> None:
-    assert not SHARE.findall(prose(BOTH))
+    assert not SHARE.findall(CLAIM.sub("", prose(BOTH)))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -215,19 +227,36 @@ def test_what_cannot_be_refreshed_is_refused(tmp_path: Path, text: str, kind: ty
         readme.refreshed(text, tmp_path)
 
 
-def test_a_number_that_is_behind_is_noticed(stored: Path) -> None:
-    assert holds("0.81", stored, 'network == "VGG16"', "auc")
-    assert not holds("0.82", stored, 'network == "VGG16"', "auc")
-    assert not holds("−0.81", stored, 'network == "VGG16"', "auc")
-    assert holds("−0.81", stored, 'network == "VGG16"', "-auc")
-    assert not holds("+0.81", stored, 'network == "VGG16"', "-auc")
-    assert holds("0.0", stored, 'network == "VGG16"', "-auc / 100")
-    assert holds("0.100", stored, "", "(auc_high - auc_low) / 2")
-    assert CLAIM.findall('of **22**<!-- results/x.csv ; network == "VGG16" ; cases --> images')[0][:2] == (
-        "22",
-        "results/x.csv",
-    )
-    assert SHARE.findall(prose("AUC 0.81 and `0.5` and 0.7<!-- results/x.csv ; ; auc -->")) == ["0.81"]
+@pytest.mark.parametrize(
+    ("claim", "values", "right"),
+    [
+        ("0.81", "auc", True),
+        ("0.82", "auc", False),
+        ("−0.81", "auc", False),
+        ("−0.81", "-auc", True),
+        ("+0.81", "-auc", False),
+        ("0.0", "-auc / 100", True),
+        ("0.81 [0.70, 0.90]", "auc ; auc_low ; auc_high", True),
+        ("0.81 [0.71, 0.90]", "auc ; auc_low ; auc_high", False),
+        ("0.81 [0.70, 0.90]", "auc", False),
+        ("0.81", "auc ; auc_low ; auc_high", False),
+    ],
+)
+def test_a_number_that_is_behind_is_noticed(stored: Path, claim: str, values: str, right: bool) -> None:
+    assert holds(claim, stored, 'network == "VGG16"', values) is right
+
+
+def test_the_numbers_of_a_claim_come_from_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("auc,low,high\n0.8,0.7,0.9\n0.6,0.5,0.7\n")
+    assert holds("0.60 [0.50, 0.70]", path, "", "auc ; low ; high")
+    assert not holds("0.60 [0.50, 0.90]", path, "", "auc ; low ; high")
+
+
+def test_claims_are_found_and_shares_without_a_mark_too() -> None:
+    assert CLAIM.findall("of **22**<!--7--> images") == [("22", "7")]
+    assert CLAIM.findall("AUC +0.81\n[−0.70, 0.9]<!--8-->, 5 %<!--9-->") == [("+0.81\n[−0.70, 0.9]", "8"), ("5", "9")]
+    assert SHARE.findall(CLAIM.sub("", prose("AUC 0.81 and `0.5` and 0.7<!--7-->, 0.8 [0.7, 0.9]<!--8-->"))) == ["0.81"]
 
 
 def test_what_notebook_06_says_that_it_found() -> None:
