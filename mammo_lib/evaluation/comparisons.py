@@ -20,6 +20,7 @@ from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, POINT, UNDEFINED
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
 TAUGHT, OVER_PROBE = "taught over frozen", "network over probe"
 SPLIT = "random split"  # asked of two protocols, not of two networks
+SIZE = "input size"  # asked of two profiles
 AS_PRINTED = "printed"  # in place of a profile
 QUESTIONS = {
     CBAM: "Does CBAM help? Each network with CBAM against its own backbone.",
@@ -178,7 +179,7 @@ def answer(comparison: Comparison, results: Results, setting: Setting) -> dict[s
 
 def _paired(comparison: Comparison, results: Results, setting: Setting) -> pd.DataFrame:
     unit = setting.unit_of(comparison.first[0])
-    return align(*(_test(results[key], unit) for key in (comparison.first, comparison.second)))
+    return align(*(tested(results[key], unit) for key in (comparison.first, comparison.second)))
 
 
 def _mean_interval(pairs: Sequence[pd.DataFrame], setting: Setting) -> dict[str, object]:
@@ -202,7 +203,8 @@ def name_of(key: Key) -> str:
     return f"{config.ROW_LABELS[key[1]]} ({config.INITIAL_LABELS[key[2]]})"
 
 
-def _test(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
+def tested(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """The test cases of a predictions table, one row a unit (`metrics.aggregate`)."""
     units = metrics.aggregate(predictions, unit)
     return units[units["part"] == "test"].reset_index(drop=True)
 
@@ -281,7 +283,7 @@ def against_birads(
         labels |= {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         found: dict[str, object] = {"note": setting.reasons.get(key, MISSING)}
         if key in results:
-            paired = align(_test(results[key], unit), _test(birads, unit))
+            paired = align(tested(results[key], unit), tested(birads, unit))
             found = compare(paired, setting)
             if left_out:
                 without = _difference(paired[~paired["id"].isin(left_out)], setting)
@@ -380,7 +382,7 @@ def _protocol_row(
     absent = [name for name in pair if key not in results[name]]
     if absent:
         return row | {"note": f"{', '.join(absent)}: {MISSING}"}
-    sets = [_test(results[name][key], setting.unit_of(stage)) for name in pair]
+    sets = [tested(results[name][key], setting.unit_of(stage)) for name in pair]
     patients = [set(cases["patient_id"]) for cases in sets]
     row |= {"patients": len(patients[0] | patients[1]), "shared_patients": len(patients[0] & patients[1])}
     both = pd.concat(sets, ignore_index=True)

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mammo_lib.config import Evaluation
-from mammo_lib.evaluation.comparisons import AS_PRINTED, CBAM, OVER_IMAGENET, OVER_SCRATCH, SPLIT
+from mammo_lib.evaluation.comparisons import AS_PRINTED, CBAM, OVER_IMAGENET, OVER_SCRATCH, SIZE, SPLIT
 from mammo_lib.evaluation.figures import BLUE, DOUBLE, GREY, LIGHT, RED, at_least_one, new_figure, styled
 
 PANELS = {  # title -> questions, by their names in the table
     "Does CBAM help? With CBAM minus without": (CBAM,),
     "Does patch transfer help whole mammograms? With minus without": (OVER_IMAGENET, OVER_SCRATCH),
     "Does the split move the AUC? Random minus by patient": (SPLIT,),
+    "What does a smaller image cost? Larger minus smaller": (SIZE,),
 }
 SIGNS: dict[Any, dict[str, Any]] = {  # networks above chance -> marker
     2: {"color": BLUE, "marker": "s"},

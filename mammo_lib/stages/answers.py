@@ -1,5 +1,5 @@
-"""The paper's two questions and that of the split, on CBIS-DDSM: every pair of trained networks, of every profile that
-has results, beside the differences that the paper printed.
+"""The paper's two questions, that of the split and that of the input size, on CBIS-DDSM: every pair of trained
+networks, of every profile that has results, beside the differences that the paper printed.
 
 Reads stored predictions: no image, no network, no torch. Leaves out what has tables of its own: our own rows against
 each other and against the networks, the radiologist, other pairs of protocols, and other archives.
@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import EXTRA_LABELS, PATCH_PARENTS, PROFILES, PUBLISHED, ROW_LABELS, Profile, get_profile
+from mammo_lib.config import (
+    EXTRA_INITIAL,
+    EXTRA_LABELS,
+    PATCH_PARENTS,
+    PROBE,
+    PROFILES,
+    PUBLISHED,
+    ROW_LABELS,
+    Profile,
+    get_profile,
+)
 from mammo_lib.stages.comparison import predictions, setting_of, trained_seeds
-from mammo_lib.stages.experiment import Experiment
+from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.trainings import RECORD
 
 if TYPE_CHECKING:
@@ -51,10 +61,10 @@ def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
 
     arm, line: in words, which set from which weights, and which network of which profile. above_chance: how many of the
     two are, the interval of their AUC over patients (Obuchowski 1997) lying above a half. What was printed has neither
-    seed nor interval; a split's difference is that of the cases which both splits tested. A pair of trainings that lies
-    in two profiles is shown with the first. FileNotFoundError when no profile has results.
+    seed nor interval; a split's difference is that of the cases which both splits tested, a size's that of our probe. A
+    pair of trainings that lies in two profiles is shown with the first. FileNotFoundError when no profile has results.
     """
-    ours = [row for profile in profiles for row in (*_asked(profile), *_splits(profile))]
+    ours = [row for profile in profiles for row in (*_asked(profile), *_splits(profile))] + list(_sizes(profiles))
     if not ours:
         results = paths.repository() / "results"
         raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train one")
@@ -141,6 +151,42 @@ def _splits(profile: Profile) -> Iterator[dict[str, Any]]:
                 "difference": row["shared_difference"],
                 "low": row["shared_difference_low"],
                 "high": row["shared_difference_high"],
+            }
+
+
+def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
+    """What a smaller whole mammogram costs our probe: the largest size of a source minus each smaller one.
+
+    The probe, as its settings are the same at every size and nothing in it is random; patches would differ in their
+    number, too.
+    """
+    from mammo_lib.evaluation import comparisons
+    from mammo_lib.evaluation.predictions import align
+
+    probe = "G", PROBE, EXTRA_INITIAL
+    found: dict[str, dict[int, tuple[Experiment, pd.DataFrame]]] = {}
+    for profile in profiles:
+        experiment = Experiment(profile, "official", seed=0)
+        if extra_file(experiment, PROBE, "G").exists():
+            of_source = found.setdefault(profile.source, {})
+            of_source.setdefault(profile.size("G"), (experiment, predictions(experiment)[probe]))
+    for of_source in found.values():
+        largest, *smaller = sorted(of_source, reverse=True)
+        experiment, best = of_source[largest]
+        setting = setting_of(experiment)
+        for size in smaller:
+            other, frame = of_source[size]
+            pair = [comparisons.tested(cases, setting.unit_of("G")) for cases in (best, frame)]
+            yield comparisons.compare(align(*pair), setting) | {
+                "question": comparisons.SIZE,
+                "arm": f"{SETS['G']}, {EXTRA_LABELS[PROBE]}",
+                "line": f"{largest} minus {size} pixels ({other.profile.name})",
+                "stage": "G",
+                "profile": other.profile.name,
+                "first": f"{largest} pixels ({experiment.profile.name})",
+                "second": f"{size} pixels ({other.profile.name})",
+                "seed": 0,
+                "above_chance": sum(_above_chance(cases, experiment.profile) for cases in (best, frame)),
             }
 
 

@@ -11,8 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mammo_lib import paths, stages
-from mammo_lib.config import Profile
+from mammo_lib.config import PROBE, Profile
 from mammo_lib.stages import answers
+from mammo_lib.stages.experiment import extra_file
 from mammo_lib.stages.trainings import PREDICTIONS, RECORD
 
 
@@ -120,6 +121,30 @@ def test_a_network_is_above_chance_where_its_interval_over_patients_is(
     columns = {"fold": 0, "part": "test", "label": label, "patient_id": patients(order)}
     frame = pd.DataFrame(columns | {"probability": scores(label, order) / 100})
     assert answers._above_chance(frame, profile) == above
+
+
+def test_sizes_are_compared_on_the_same_images(profile: Profile, copy: Profile) -> None:
+    """The probe at three sizes of one source: the largest minus each smaller one, whatever the order of profiles."""
+    results = stages.Experiment(profile, "official", 0).results
+    networks = ["G/resnet50/patch", "G/resnet50/scratch", "G/resnet50_cbam/patch"]
+    sized = []
+    for side, network in zip((96, 160, 128), networks, strict=True):
+        other = replace(copy, name=f"copy-{side}", globals=replace(copy.globals, size=side))
+        for folder in ("results", "data/prepared"):
+            home = results.parents[2]
+            shutil.copytree(home / folder / "copy", home / folder / other.name, dirs_exist_ok=True)
+        predicted = extra_file(stages.Experiment(other, "official", 0), PROBE, "G")
+        predicted.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cell(profile, network, 0) / PREDICTIONS, predicted)
+        sized.append(other)
+    found = answers.compared(sized).query("question == 'input size'").set_index("line")
+    best, middle, least = (auc(profile, networks[number], 0) for number in (1, 2, 0))
+    assert list(found.index) == ["160 minus 128 pixels (copy-128)", "160 minus 96 pixels (copy-96)"]
+    assert list(found["difference"]) == pytest.approx([best - middle, best - least])
+    assert (found["low"] < found["difference"]).all()
+    assert (found["first"] == "160 pixels (copy-160)").all()
+    assert "input size" not in set(answers.compared(sized[:1])["question"])
+    assert "input size" not in set(answers.compared([sized[0], replace(sized[1], source="other")])["question"])
 
 
 def test_the_command_writes_the_table_and_the_figure(
