@@ -265,7 +265,9 @@ def _write_array(path: Path, chunks: Iterable[np.ndarray], count: int) -> None:
 def _verify(destination: Path) -> None:
     for name, expected in paths.read_json(destination / RECORD)["hashes"].items():
         path = destination / name
-        if not path.exists() or paths.file_hash(path) != expected:
+        if not path.exists():
+            raise PrepareError(f"{path}, which was prepared, is not there: delete {RECORD} to make it again")
+        if paths.file_hash(path) != expected:
             raise PrepareError(
                 f"{path} is not the file that was prepared (its checksum differs): delete {RECORD} to make it again"
             )

@@ -99,8 +99,12 @@ def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
     folder, name = experiment.places.prepared, ARRAY[stage]
     if not (folder / "prepare.json").exists():
         raise FileNotFoundError(f"{folder / 'prepare.json'}: the data is not prepared: run 01_data_preparation first")
-    table = read_table(folder / f"{name}.csv")
-    return np.load(folder / f"{name}.npy", mmap_mode="r"), table
+    path = folder / f"{name}.npy"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: was prepared, and is not there: delete prepare.json beside it and prepare again"
+        )
+    return np.load(path, mmap_mode="r"), read_table(folder / f"{name}.csv")
 
 
 def split(experiment: Experiment) -> pd.DataFrame:

@@ -186,6 +186,13 @@ def test_a_file_changed_afterwards_is_found_by_its_checksum(archive, tmp_path):
         run(archive, tmp_path / "out")
 
 
+def test_a_file_that_is_gone_is_named(archive, tmp_path):
+    run(archive, tmp_path / "out")
+    (tmp_path / "out" / "patches.npy").unlink()
+    with pytest.raises(prepare.PrepareError, match=r"patches\.npy, which was prepared, is not there: delete"):
+        run(archive, tmp_path / "out")
+
+
 def test_a_killed_run_goes_on_where_it_stopped(archive, tmp_path, monkeypatch):
     run(archive, tmp_path / "whole")
     done = []

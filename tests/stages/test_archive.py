@@ -58,6 +58,15 @@ def test_ids_of_digits_stay_as_the_user_wrote_them(experiment: stages.Experiment
     assert set(masses["fold"]) == set(range(5))
 
 
+def test_prepared_images_that_are_gone_are_named(experiment: stages.Experiment) -> None:
+    path = experiment.places.prepared / "globals.npy"
+    aside = path.rename(path.with_suffix(".aside"))
+    with pytest.raises(FileNotFoundError, match=r"globals\.npy: was prepared, and is not there: delete prepare\.json"):
+        stages.load(experiment, "G")
+    aside.rename(path)
+    assert len(stages.load(experiment, "G")[0]) == PATIENTS
+
+
 def test_images_of_digits_are_found_by_what_reads_them(experiment: stages.Experiment) -> None:
     whole = stages.parts(experiment, "G").query("fold == 0 and part == 'test'")
     grid = Grid.of(experiment)
