@@ -1,5 +1,6 @@
 """How open CBAM's gates are, against the same means taken over one batch, and a gate that is shut."""
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -47,19 +48,29 @@ def test_the_gates_of_each_seed_and_of_what_was_trained(run, capsys):
         ("patch", 0, "before training"),  # its parent is trained with this seed alone; ImageNet weights are not here
     }
     assert "G/resnet50_cbam/imagenet/fold0-seed0: no row before training: ImageNet weights" in capsys.readouterr().out
-    cell = Cell("official", "P", "resnet50_cbam", "scratch")
-    for when, network in (
-        ("before training", trainings.build_network(run.profile, cell).train()),
-        ("kept epoch", trainings.load_network(run, cell)),
+    cell, whole = (Cell("official", stage, "resnet50_cbam", "scratch") for stage in ("P", "G"))
+    trained = trainings.load_network(run, cell)
+    for index, met, network in (
+        (("P", "scratch", 0, "before training"), cell, trainings.build_network(run.profile, cell).train()),
+        (("P", "scratch", 0, "kept epoch"), cell, trained),
+        (("G", "patch", 0, "before training"), whole, copy.deepcopy(trained).train()),  # whose weights it begins with
     ):
         with torch.no_grad():
-            features = network.features(batch(run, cell))
+            features = network.features(batch(run, met))
             gate = network.attention.channel_gate(features)
             spatial = network.attention.spatial_gate(gate * features)
-        row = table.loc[("P", "scratch", 0, when)]
+        row = table.loc[index]
         assert row[["channel_gate", "spatial_gate"]].tolist() == pytest.approx(
             [float(gate.mean()), float(spatial.mean())], rel=1e-4
         )
+
+
+def test_few_images_are_spread_over_the_validation_part(run, monkeypatch):
+    monkeypatch.setattr(attention, "IMAGES", 2)
+    known = stages.parts(run, "G").query("part == 'validation'")["row"]
+    assert len(known) > 2
+    chosen = attention._images(run, Cell("official", "G", "resnet50_cbam", "scratch"))[1]
+    assert chosen.tolist() == [known.min(), known.max()]
 
 
 def test_a_shut_gate_is_seen(run, monkeypatch):
@@ -92,18 +103,19 @@ def test_data_that_is_not_prepared_is_not_passed_over(tmp_path, monkeypatch):
 
 
 def test_the_first_steps_are_those_of_a_training(run):
-    """At a rate of 0 the loss of the first is that of its batch, warped and in order as in training."""
+    """At a rate of 0 the losses of the first two are those of their batches, warped and in order as in training."""
     still = replace(run.profile.global_training, learning_rate=0.0, batch_size=4, precision="fp32")
-    run = replace(run, profile=replace(run.profile, global_training=still))
+    run = replace(run, profile=replace(run.profile, global_training=still), seed=2)
     found = stages.first_steps(run)
     assert found["step"].tolist() == list(range(1, len(found) + 1))
     assert found["spatial_gate"].between(0, 1).all()
-    cell = Cell("official", "G", "resnet50_cbam", "scratch")
+    cell = Cell("official", "G", "resnet50_cbam", "scratch", seed=2)
     images, table = trainings.cell_data(run, cell)
     train = table.loc[table["part"] == "train", "row"].to_numpy()
-    first = np.random.default_rng((0, 1, 0)).permutation(train)[:4]
-    generator = torch.Generator().manual_seed(loop.step_seeds(0, 1, 1)[1])
-    x = augment.normalise(augment.augment(torch.from_numpy(images[first]), run.profile.augmentation, generator))
-    logits = trainings.build_network(run.profile, cell)(x.contiguous(memory_format=torch.channels_last))
-    loss = cross_entropy(logits, torch.from_numpy(table["label"].to_numpy()[first]))
-    assert found["loss"][0] == pytest.approx(loss.item(), rel=1e-4)
+    order, network = np.random.default_rng((2, 1, 0)).permutation(train), trainings.build_network(run.profile, cell)
+    for number, chosen in ((1, order[:4]), (2, order[4:8])):
+        generator = torch.Generator().manual_seed(loop.step_seeds(2, 1, number)[1])
+        x = augment.normalise(augment.augment(torch.from_numpy(images[chosen]), run.profile.augmentation, generator))
+        logits = network(x.contiguous(memory_format=torch.channels_last))
+        loss = cross_entropy(logits, torch.from_numpy(table["label"].to_numpy()[chosen]))
+        assert found["loss"][number - 1] == pytest.approx(loss.item(), rel=1e-4)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from mammo_lib import stages
-from mammo_lib.evaluation import localisation, removal
+from mammo_lib.evaluation import gradcam, localisation, removal
 from mammo_lib.stages import explanation
+from mammo_lib.training.experiments import Cell
 
 SIZE = 32
 torch.set_num_threads(1)
@@ -79,6 +80,44 @@ def test_random_networks_are_averaged_and_everything_else_is_one_row(rows):
 
 def test_without_removal_everything_else_is_the_same(measure, rows):
     pd.testing.assert_frame_equal(measure(()), rows.drop(columns=removal.MEASURE))
+
+
+class Marked(nn.Module):
+    """A network all of whose weights are one number, which says where they are from."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.features, self.head = nn.Linear(1, 1), nn.Linear(1, 1)
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, number)
+
+
+@pytest.mark.parametrize("gate", [None, np.zeros(1)])
+def test_a_control_is_of_a_network_whose_weights_are_not_the_trained_ones(monkeypatch, gate):
+    """The trained ones are 100; a network that is only built has its seed. Three are: of the cell's and the next two.
+
+    What is measured afterwards by the trained network is by one that no control has changed.
+    """
+
+    def weights(network, _x):
+        return [{parameter.item() for parameter in part.parameters()} for part in (network.features, network.head)]
+
+    monkeypatch.setattr(explanation, "load_network", lambda _experiment, _cell: Marked(100))
+    monkeypatch.setattr(explanation, "build_network", lambda _profile, cell: Marked(cell.seed))
+    monkeypatch.setattr(gradcam, "heat_maps", weights)
+    monkeypatch.setattr(gradcam, "look", lambda *seen: gradcam.Look(np.zeros(1), weights(*seen), gate))
+    experiment, cell = stages.Experiment.of("tiny", "official", 7), Cell("official", "G", "resnet50", "patch", seed=7)
+    trained = Marked(100)
+    maps = explanation._maps(experiment, cell, trained, np.zeros((1, SIZE, SIZE), np.uint8))
+    assert maps.pop(explanation.GATE, None) is gate
+    assert maps == {
+        "Grad-CAM": [{100}, {100}],
+        "Grad-CAM, untrained head": [{100}, {7}],
+        "Grad-CAM, random weights #0": [{7}, {7}],
+        "Grad-CAM, random weights #1": [{8}, {8}],
+        "Grad-CAM, random weights #2": [{9}, {9}],
+    }
+    assert weights(trained, None) == [{100}, {100}]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from torchvision.models import vgg
 
 from mammo_lib import paths, stages
-from mammo_lib.config import MASS_MAP, MassMap
+from mammo_lib.config import MASS_MAP, MassMap, Split
 from mammo_lib.data import splits
 from mammo_lib.evaluation import predictions
 from mammo_lib.models import frozen, mass_map
@@ -113,6 +113,26 @@ def test_nothing_is_learnt_from_test_labels(run):
     assert before["probability"].equals(after["probability"])
 
 
+def test_the_probe_beside_the_map_knows_the_training_part_of_its_fold_alone(run, monkeypatch):
+    """In a cross-validation; the parts are read here from the split's own file."""
+    run = replace(run, protocol="grouped_cv")
+    patches, views = (stages.load(run, stage)[1] for stage in ("P", "G"))
+    two = splits.make("grouped_cv", patches, views, Split(folds=2, validation_share=0.5), seed=0)
+    splits.write(two, run.places.splits("grouped_cv"))
+    asked = []
+
+    def score(source, known, experiment, cases):
+        asked.append((set(known["image_id"]), set(cases["image_id"])))
+        return np.zeros(len(cases))
+
+    monkeypatch.setattr(mapping, "whole_log_odds", score)
+    stages.map_masses(run)
+    written = (
+        pd.read_csv(run.places.splits("grouped_cv")).query("stage == 'G'").groupby(["fold", "part"])["id"].agg(set)
+    )
+    assert asked == [(written[fold, "train"], written[fold, "validation"] | written[fold, "test"]) for fold in (0, 1)]
+
+
 def test_the_page_shows_what_the_map_was_chosen_by_and_what_it_found(run):
     assert not page._tried(run)
     stages.map_masses(run)
@@ -127,9 +147,18 @@ def test_maps_are_read_once(run, monkeypatch):
     assert stages.map_masses(run).equals(first)
 
 
-def test_a_map_of_one_set_applied_to_another_knows_none_of_its_labels(run, exchange_labels):
-    other = exchange_labels(run)
+def test_a_map_of_one_set_applied_to_another_knows_none_of_its_labels(run, exchange_labels, monkeypatch):
+    """Its regressions are fitted on the validation part of the first set."""
+    other, fitted, probability = exchange_labels(run), [], mapping._Reader.probability
+
+    def note(reader, stage, odds, known, cases):
+        fitted.append((stage, len(known), set(cases["id"])))
+        return probability(reader, stage, odds, known, cases)
+
+    monkeypatch.setattr(mapping._Reader, "probability", note)
     table = stages.transfer_map(other, run).set_index("stage")
+    written = pd.read_csv(run.places.splits("official")).query("part == 'validation'").groupby("stage")["id"].agg(set)
+    assert fitted == [(stage, len(written[stage]), written[stage]) for stage in ("P", "G")]
     assert table["cases"].to_dict() == {stage: len(stages.load(run, stage)[1]) for stage in ("P", "G")}
     assert (table["auc"] == 0).all()
     assert (run.places.results("transfer").parents[1] / "other/transfer/tiny/mass_map/G.csv").exists()

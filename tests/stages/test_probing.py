@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mammo_lib import paths, stages
 from mammo_lib.config import Probe
@@ -86,3 +87,19 @@ def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run, exc
     assert table["cases"].to_dict() == {"P": patches, "G": views}
     assert (table["auc"] == 0).all()
     assert (run.places.results("transfer").parents[1] / "other" / "transfer" / "tiny" / "probe" / "G.csv").exists()
+
+
+def test_a_probe_of_one_set_looks_at_the_images_of_the_other(run, exchange_labels, tmp_path, monkeypatch):
+    """All labels of the second set are exchanged, and so is what its descriptions say of them: right throughout."""
+    other, folder = exchange_labels(run), tmp_path / "other"
+    views = stages.load(other, "G")[1]
+    folder.mkdir()
+    for file in tmp_path.glob("0*.npy"):
+        described, labels = np.load(file), views["label"].to_numpy()[int(file.stem) :]
+        described[:, 3, 1:3, 1] += 2 * labels[: len(described), None] - 1
+        np.save(folder / file.name, described)
+    monkeypatch.setattr(probing, "describe", lambda experiment, *_: folder if experiment == other else tmp_path)
+    assert (stages.transfer_probe(other, run)["auc"] == 1).all()
+    known = stages.parts(run, "G").query("part == 'train'")
+    odds = probing.whole_log_odds(run, known, other, views.assign(row=range(len(views))))
+    assert roc_auc_score(views["label"], odds) == 1

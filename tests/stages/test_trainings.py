@@ -1,7 +1,9 @@
 """Cells that come to nothing, what becomes of those that wait for them, and the warm-up of a classifier."""
 
+import hashlib
 import shutil
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from threading import Thread
 from typing import Any, NoReturn
@@ -14,6 +16,7 @@ from torchvision.models import vgg
 from mammo_lib import paths, stages
 from mammo_lib.models import networks
 from mammo_lib.stages import trainings
+from mammo_lib.training import loop
 from mammo_lib.training.experiments import UNFINISHED, Cell, Outcome
 from mammo_lib.training.folder import turn
 from mammo_lib.training.loop import TrainingDiverged
@@ -184,6 +187,50 @@ def test_a_warm_up_draws_from_random_numbers_of_its_own(
     stages.train(from_imagenet, "G/vgg16/imagenet/fold0-seed0")
     assert seeds[1] == 0
     assert seeds[0] > 1000, "no seed that a cell may have"
+
+
+def test_the_seed_of_a_cell_is_that_of_its_weights_and_of_its_training(
+    from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its classifier, as ImageNet's weights have none; a warm-up begins with the same one."""
+    begun, parameters = list[tuple[int, list[torch.Tensor]]](), signature(loop.train)
+
+    def begin(*arguments: Any) -> None:
+        given = parameters.bind(*arguments).arguments
+        begun.append((given["seed"], [value.clone() for value in given["network"].head.state_dict().values()]))
+        if len(begun) == 2:
+            raise TrainingDiverged("with what it begins is enough")
+
+    monkeypatch.setattr(loop, "train", begin)
+    stages.train(replace(from_imagenet, seed=3), "G/vgg16/imagenet/fold0-seed3")
+    assert [seed for seed, _ in begun] == [1_000_003, 3]
+    drawn = networks.build("vgg16", size=112, vgg_hidden=16, seed=3).head
+    assert all(all(same(weights, list(drawn.state_dict().values()))) for _, weights in begun)
+
+
+def test_a_cell_is_not_done_when_it_started_from_other_weights(
+    tmp_path: Path, trained_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of its parent, which may have been trained again since."""
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment, cell = stages.Experiment.of("tiny", "official", 0), Cell("official", "G", "resnet50_cbam", "patch")
+    assert cell.parent is not None
+    parent, given = experiment.runs / cell.parent.name, trained_home / "runs" / "tiny" / "official"
+    (tmp_path / "data").symlink_to(trained_home / "data")
+    parent.parent.mkdir(parents=True)
+    parent.symlink_to(given / cell.parent.name)
+    record = paths.read_json(given / cell.name / "run.json")
+    now, before = hashlib.sha256((parent / "best.pt").read_bytes()).hexdigest(), "0" * 64
+
+    def say_it_started_from(initial: str) -> None:
+        record["settings"]["inputs"]["initial_weights"] = initial
+        paths.write_json(experiment.runs / cell.name / "run.json", record)
+
+    say_it_started_from(now)
+    assert trainings.train_cell(experiment, cell).state == "skipped"
+    say_it_started_from(before)
+    with pytest.raises(paths.StageMismatch, match=rf"\(inputs\.initial_weights: was '{before}', is '{now}'\)"):
+        trainings.train_cell(experiment, cell)
 
 
 def test_a_cell_stopped_after_its_warm_up_goes_on_as_if_it_had_not_been(

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from mammo_lib import config, stages
+from mammo_lib import config, paths, stages
 from mammo_lib.stages import tuning
+from mammo_lib.training.loop import TrainingDiverged
 
 
 @pytest.fixture
@@ -40,6 +41,26 @@ def test_every_candidate_is_trained_from_the_patch_weights_and_recorded(run, mon
     assert table.loc["as published", "validation_auc"] == pytest.approx(history["validation_auc"].iloc[0])
     assert "loss is" in table.loc["far too large a rate", "outcome"]
     assert pd.read_csv(run.results / tuning.CANDIDATES).shape == (2, table.shape[1] + 1)
+
+
+def test_a_candidate_starts_from_the_patch_weights_with_the_seed_of_the_run(run, monkeypatch):
+    first, begun = run.runs / "P/resnet50_cbam/scratch/fold0-seed0", []
+    parent = first.rename(first.with_name("fold0-seed3"))
+    record = paths.read_json(parent / "run.json")
+    record["settings"]["cell"]["seed"] = 3
+    paths.write_json(parent / "run.json", record)
+
+    def begin(network, images, table, training, profile, seed, *_):
+        begun.append((seed, network.state_dict()))
+        raise TrainingDiverged("what it begins with is enough")
+
+    monkeypatch.setattr(tuning, "GLOBAL_CANDIDATES", {"as published": config.GLOBAL_TRAINING})
+    monkeypatch.setattr(tuning, "fit", begin)
+    stages.tune(replace(run, seed=3))
+    [(seed, weights)], given = begun, torch.load(parent / "best.pt", weights_only=True)["network"]
+    assert seed == 3
+    assert weights.keys() == given.keys()
+    assert all(torch.equal(weights[name], given[name]) for name in given)
 
 
 def test_the_controls_of_a_training_that_works(run, monkeypatch):
