@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammo_lib.config import GlobalExtraction
+from mammo_lib.data import cropping
 from mammo_lib.data.cropping import (
     Box,
     NoBreastError,
@@ -153,6 +154,39 @@ def test_breast_box_holds_breast_and_lesions_with_the_margin():
     assert breast_box(image, 0, [far]) == Box(tight.x, tight.y, 400 - tight.x, 500 - tight.y)
     wide = breast_box(image, 0.1)
     assert wide.right - tight.right == round(0.1 * max(tight.w, tight.h))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_the_crop_ends_its_margin_beside_the_breast_whichever_edge_that_touches(turns):
+    """On three sides; on the fourth, the chest's, it ends with the image. The mask has a rim of six pixels."""
+    image, breast, nipple, *_ = film()
+    image, breast = (np.ascontiguousarray(np.rot90(part, turns)) for part in (image, breast | nipple))
+    drawn, (height, width) = box_of_mask(breast), image.shape
+    margin = 0.1 * max(drawn.w, drawn.h)
+    ends = drawn.x - margin, drawn.y - margin, drawn.right + margin, drawn.bottom + margin
+    crop = breast_box(image, 0.1)
+    expected = np.clip(ends, 0, (width, height, width, height))
+    assert [crop.x, crop.y, crop.right, crop.bottom] == pytest.approx(expected, abs=9)
+    assert global_image(image, [], GlobalExtraction(size=256, margin=0.1)).crop == crop
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "keep", "expected"),
+    [
+        ((2, 5), (3, 5), [], Box(27, 17, 26, 36)),  # 30 .. 50 and 20 .. 50, and 3 around
+        ((0, 5), (1, 4), [], Box(5, 0, 40, 55)),  # 10 .. 40 and 0 .. 50, and 5
+        ((2, 8), (3, 5), [], Box(24, 14, 32, 71)),  # 30 .. 50 and 20 .. 85, and 6
+        ((1, 3), (4, 6), [], Box(38, 8, 24, 24)),  # 40 .. 62 and 10 .. 30, and 2
+        ((2, 5), (3, 5), [Box(11, 60, 4, 12)], Box(6, 15, 49, 62)),  # 11 .. 50 and 20 .. 72, and 5
+        ((2, 5), (2, 4), [Box(51, 12, 4, 4)], Box(16, 8, 43, 46)),  # 20 .. 55 and 12 .. 50, and 4
+    ],
+    ids=["inside", "top", "bottom", "right", "kept at the left", "kept at the right"],
+)
+def test_the_crop_around_a_coarse_mask_is_the_hand_counted_one(rows, columns, keep, expected):
+    """A tenth of the longer side around, in an image of 62 x 85 pixels, ten of which are one of the mask's 6 x 8."""
+    coarse = np.zeros((8, 6), bool)
+    coarse[slice(*rows), slice(*columns)] = True
+    assert cropping._crop(coarse, 10, (85, 62), 0.1, keep) == expected
 
 
 @pytest.mark.parametrize("box", [Box(390, 10, 11, 5), Box(-1, 0, 5, 5), Box(0, 0, 0, 5), Box(0, 499, 3, 2)])

@@ -397,6 +397,23 @@ def test_restored_box_holds_the_stored_box():
     assert extraction._restore(image, {}, None)[0] is image
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("patches.centres", 3), ("patches.size", 40), ("patches.context", 2.5)),
+        *(("globals.size", 72), ("globals.margin", 0.07)),
+    ],
+)
+def test_data_prepared_with_other_settings_is_refused_by_name(archive, tmp_path, field, value):
+    root, table = archive
+    paths.write_json(tmp_path / prepare.RECORD, {"settings": prepare.settings(table, root, TINY, 7), "hashes": {}})
+    part, name = field.split(".")
+    before = getattr(TINY, part)
+    other = replace(TINY, **{part: replace(before, **{name: value})})
+    with pytest.raises(paths.StageMismatch, match=rf"settings \({field}: was {getattr(before, name)}, is {value}\)"):
+        prepare.prepare(table, NO_PROBLEMS, root, tmp_path, other, 7)
+
+
 def test_settings_tell_all_that_the_arrays_depend_on(archive, monkeypatch):
     root, table = archive
     base = prepare.settings(table, root, TINY, 7)

@@ -279,6 +279,20 @@ def test_validation_is_its_share_of_the_training_patients(protocol, training):
         assert labels[fold["id"]].value_counts().to_dict() == {0: 8, 1: 8}
 
 
+@pytest.mark.parametrize("protocol", PATIENT_LEVEL)
+@pytest.mark.parametrize("order", [[[0], [1]], [[1], [0]]], ids=["benign first", "malignant first"])
+def test_validation_keeps_the_share_of_patients_with_any_malignant_mass(protocol, order):
+    """60 benign patients and 20 with a mass of each kind are left to divide, a fifth of them for validation."""
+    patients = [(order if number % 4 == 3 else [[0], [0]], ("train", "test")[number // 80]) for number in range(160)]
+    patches, globals_ = tables(patients)
+    for seed in range(3):
+        split = splits.make(protocol, patches, globals_, replace(CUT, folds=2, validation_share=0.2), seed)
+        rows = split[split["part"] == "validation"].merge(globals_, left_on="id", right_on="image_id")
+        for _, fold in rows.groupby("fold"):
+            worst = fold.groupby("patient_id")["label"].max()
+            assert worst.value_counts().to_dict() == {0: 12, 1: 4}
+
+
 def test_a_patient_on_both_sides_of_the_official_split_is_refused():
     patches, globals_ = usual()
     globals_.loc[0, "official_split"] = "train"  # p0 is a test patient; its other image stays in test
