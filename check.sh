@@ -6,4 +6,6 @@ source environment.sh
 ruff format --check .
 ruff check .
 mypy
-pytest "$@"
+# Whole files to each process, so that what a file's tests share is made once; of one thread each, or they get in each
+# other's way.
+OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

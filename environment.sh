@@ -3,7 +3,7 @@
 
 extras="demo,download,cluster,explore,tensorboard,benchmarks,dev"
 
-has_package() { (cd / && "$1" -c 'import mammo_lib, papermill, pytest, torch' >/dev/null 2>&1); }
+has_package() { (cd / && "$1" -c 'import mammo_lib, papermill, torch, xdist' >/dev/null 2>&1); }
 
 find_python() {
     local name

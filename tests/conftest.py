@@ -32,6 +32,12 @@ TRAINED = (
 )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several processes the first begins with the chain of notebooks, which takes about as long as the rest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="session")
 def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A $MAMMO_CBAM_HOME with sets P and G, the official split, and three cells whose networks were never trained."""

@@ -83,34 +83,28 @@ def test_the_chain_runs_and_leaves_what_readers_look_for(tiny: tuple[Path, subpr
     assert "weights not available" in page
 
 
-def test_a_second_run_trains_nothing_and_changes_no_prediction(
+def test_a_second_run_ends_at_once(tiny: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    again = run_all(tiny[0], "--profile", "tiny")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "nothing has changed since the last run" in again.stdout
+
+
+def test_what_is_lost_is_made_again_and_no_more_and_the_exit_status_tells_what_was_not(
     tiny: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
+    """Nothing is trained anew. Without a network to explain notebook 05 fails, which no later step needs."""
     home, _ = tiny
     records = sorted((home / "runs").rglob("run.json")) + sorted((home / "runs").rglob("predictions.csv"))
     assert len(records) == 2 * (6 + 12)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records}
-    at_once = run_all(home, "--profile", "tiny")
-    assert at_once.returncode == 0, at_once.stderr[-3000:]
-    assert "nothing has changed since the last run" in at_once.stdout
-    lost = home / "results" / "tiny" / "official" / "table1.csv"
-    lost.unlink()  # now the notebooks run again, and their steps skip what is done
-    again = run_all(home, "--profile", "tiny")
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert lost.exists()
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records} == before
-
-
-def test_without_a_network_to_explain_the_report_is_made_and_the_exit_status_tells(
-    tiny: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    """As when anything goes wrong in notebook 05, which no later step needs."""
-    home, _ = tiny
-    cell = "G/resnet50_cbam/patch/fold0-seed0"
-    weights, report = home / "runs/tiny/official" / cell / "best.pt", home / "results" / "tiny" / "report.html"
+    cell, results = "G/resnet50_cbam/patch/fold0-seed0", home / "results" / "tiny"
+    weights, lost = (
+        home / "runs/tiny/official" / cell / "best.pt",
+        (results / "official/table1.csv", results / "report.html"),
+    )
     kept = weights.read_bytes()
-    weights.unlink()
-    report.unlink()
+    for path in (weights, *lost):
+        path.unlink()
     try:
         run = run_all(home, "--profile", "tiny")
     finally:
@@ -118,7 +112,8 @@ def test_without_a_network_to_explain_the_report_is_made_and_the_exit_status_tel
     assert run.returncode == 1
     assert f"{cell}/best.pt" in run.stderr
     assert run.stderr.endswith("error: 05_gradcam failed, see above; everything else is made\n")
-    assert report.exists()
+    assert all(path.exists() for path in lost)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records} == before
 
 
 def test_a_second_run_at_once_is_refused(tmp_path: Path) -> None:

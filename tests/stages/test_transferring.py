@@ -44,11 +44,12 @@ def test_every_case_is_scored_by_every_trained_network(run, other):
         assert scored["id"].tolist() == cases["image_id" if cell.stage == "G" else "patch_id"].tolist()
         assert scored["part"].eq("test").all()
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        network = load_network(run, cell)
         with torch.no_grad():  # the same by hand, one image at a time
             seen = [
                 (torch.from_numpy(image.copy()).float().div(255).expand(3, -1, -1) - mean) / std for image in images
             ]
-            logits = torch.cat([load_network(run, cell)(image[None]) for image in seen])
+            logits = torch.cat([network(image[None]) for image in seen])
         np.testing.assert_allclose(scored["probability"], logits.softmax(1)[:, 1].numpy(), atol=1e-4)
         row = table.loc[(cell.stage, "ResNet50+CBAM", {"G": "Patch data", "P": "random"}[cell.stage])]
         assert row["auc"] == pytest.approx(roc_auc_score(cases["label"], scored["probability"]))
