@@ -33,7 +33,10 @@ class Simulation:
 
 
 def _ending(text: str, ending: int, digits: int) -> str:
-    """`text` with its last decimals replaced by `ending`."""
+    """`text` with its last decimals replaced by `ending`; no other ending is possible of a printed 1."""
+    numerator, scale = audit.parse(text)
+    if numerator == scale:
+        return text
     percent = "%" if text.strip().endswith("%") else ""
     bare = text.strip().rstrip("%").rstrip()
     return f"{bare[: len(bare) - digits]}{ending:0{digits}d}{percent}"

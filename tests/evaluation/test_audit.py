@@ -1,10 +1,13 @@
 """The audit against hand-counted rows, a brute-force search, and the round trip from real confusion matrices."""
 
+import re
 from collections import Counter
+from dataclasses import replace
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +90,18 @@ def test_share_by_hand() -> None:
     assert audit.malignant_share(alike) == (0, 1)
 
 
+def test_row_findings_by_hand() -> None:
+    """3 of 4 and 3 of 6 are 6 of 10: share 0.1 / 0.25; its ends: 0.595 = 0.755 p + 0.505 (1 - p), and the other way."""
+    row = audit.PrintedRow("row", "0.75", "0.50", "0.60")
+    finding = audit.row_findings([row], 24, "rounding").iloc[0]
+    possible = brute_force(row, 24, "rounding", 2)
+    assert (finding["row"], finding["finding"], finding["test_sets"]) == ("row", "possible", len(possible))
+    assert finding[["share", "share_low", "share_high"]].tolist() == pytest.approx([0.4, 0.09 / 0.25, 0.11 / 0.25])
+    assert (finding["least_malignant"], finding["least_benign"]) == min(possible, key=sum) == (4, 6)
+    alike = audit.row_findings([audit.PrintedRow("row", "0.70", "0.70", "0.70")], 12).iloc[0]
+    assert alike[["share", "share_low", "share_high"]].tolist() == [pd.NA, 0, 1]
+
+
 def test_accuracy_outside_the_two_is_impossible_at_any_size() -> None:
     row = audit.PrintedRow("row", "0.80", "0.70", "0.85")
     assert audit.malignant_share(row) is None
@@ -139,6 +154,34 @@ def test_chance_of_a_fit_by_hand() -> None:
     # two rows, each explained with a chance of a tenth at most: none is certain, one or more 0.19, both 0.01
     tails = [audit_chance.tail_bound([row, row], 4, 2, explained, "rounding", 1) for explained in (0, 1, 2)]
     assert tails == pytest.approx([1, 1 - 0.9**2, 0.1**2])
+
+
+def test_a_row_of_the_null_keeps_its_level_and_the_balance_of_its_classes() -> None:
+    """Sensitivity 90, specificity 50, accuracy 60 %: a share of 0.25, to which the digits leave 0.0013 on either side.
+
+    So of the accuracy 0.11 points are left open: 0.0013 of a gap of 40, and half a unit of its last digit.
+    """
+    row, generator = audit.PrintedRow("row", "90.000%", "50.000%", "60.0%"), np.random.default_rng(0)
+    drawn = [audit_chance._drawn(row, generator, "rounding", 2) for _ in range(200)]
+    for one in drawn:
+        assert one.name == "row"
+        printed_so = f"{one.sensitivity} {one.specificity} {one.accuracy}"
+        assert re.fullmatch(r"90\.0\d\d% 50\.0\d\d% \d\d\.\d%", printed_so)
+        hit, clear, right = (float(text.rstrip("%")) for text in (one.sensitivity, one.specificity, one.accuracy))
+        assert right == pytest.approx((hit + 3 * clear) / 4, abs=0.11)
+    assert len({one.sensitivity for one in drawn}) > 70  # of a hundred endings 87, when each is as likely
+    assert len({one.specificity for one in drawn}) > 70
+    coarse = audit.PrintedRow("row", "0.75", "0.5", "0.60")
+    found = [audit_chance._drawn(coarse, generator, "rounding", 2) for _ in range(100)]
+    assert {one.sensitivity for one in found} == {f"0.7{digit}" for digit in range(10)}
+
+
+def test_what_is_printed_as_one_stays_so_in_the_null() -> None:
+    """Every class prints 1.00, of its own or of all: that adds no luck to a specificity of 0.5 from two cases."""
+    row = audit.PrintedRow("row", "1.00", "0.5", "0.75")
+    assert audit_chance.fit_chance(row, 7, 2, "rounding", 1) == pytest.approx(0.2)
+    drawn = audit_chance._drawn(replace(row, sensitivity="100.0%"), np.random.default_rng(0), "rounding", 1)
+    assert drawn.sensitivity == "100.0%"
 
 
 def test_chance_tells_a_true_test_set_from_noise() -> None:

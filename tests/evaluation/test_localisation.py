@@ -189,6 +189,18 @@ def test_summary_is_the_mean_over_images_with_an_interval_over_patients():
     assert whole.loc["energy", "high"] <= by_patient.max() + 1e-9
 
 
+@pytest.mark.parametrize(("confidence", "low", "high"), [(0.95, 0, 1), (0.2, 0.5, 0.5)])
+def test_intervals_are_of_the_confidence_that_is_asked_for(confidence, low, high):
+    """Of two patients with 0 and 1, a quarter of the resamples has the mean 0, a half 0.5 and a quarter 1."""
+    about = {"image_id": ["a", "b"], "patient_id": ["A", "B"], "group": "malignant, correct", "empty": 0.0}
+    one, other = (pd.DataFrame(about).assign(method=name, energy=energy) for name, energy in (("1", [0, 1]), ("2", 0)))
+    rows = pd.concat([one, other], ignore_index=True)
+    found = localisation.summary(rows, 1000, confidence, 0, ["energy"]).set_index(["method", "group"])
+    assert found.loc[("1", "all"), ["low", "high"]].tolist() == [low, high]
+    found = localisation.differences(rows, "1", 1000, confidence, 0, ["energy"])
+    assert found[["low", "high"]].iloc[0].tolist() == [low, high]
+
+
 def test_one_patient_has_a_mean_and_a_reason_instead_of_an_interval():
     images, maps = inputs()
     rows = localisation.per_image(table(), images, np.array([0.1, 0.9, 0.2, 0.5, 0.5]), maps, 0.5)

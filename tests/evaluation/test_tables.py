@@ -257,6 +257,8 @@ def test_further_scores_count_the_same_cases() -> None:
     ]
     assert row["brier"] == pytest.approx(brier_score_loss(test["label"], test["probability"]))
     assert row["average_precision"] == pytest.approx(average_precision_score(test["label"], test["probability"]))
+    gaps = (test["probability"] - test["label"]).groupby(np.floor(10 * test["probability"])).sum()
+    assert row["ece"] == pytest.approx(gaps.abs().sum() / len(test))
     for name in ("brier", "average_precision"):
         assert 0 <= row[f"{name}_low"] < row[name] < row[f"{name}_high"] <= 1
     assert frame["note"].iloc[0] == "weights not available"
@@ -398,6 +400,28 @@ def test_questions_are_paired_and_corrected_within_their_family() -> None:
     assert unrun["note"].iloc[0] == "VGG16 (ImageNet): weights not available"
 
 
+def test_holm_counts_the_comparisons_of_one_question_and_family() -> None:
+    """Each network of a pair says the opposite of the other: every p of the bootstrap is the lowest there is."""
+    found = {
+        (stage, network, initial): made(stage, seed, 1.5 * (-1) ** (network.endswith("_cbam") + (initial == "patch")))
+        for seed, network in enumerate(config.NETWORKS)
+        for stage, initial in (("P", "scratch"), ("G", "patch"), ("G", "imagenet"), ("G", "scratch"))
+    }
+    frame = comparisons.questions(found, SETTING).frame
+    lowest, counted = 2 / (PROFILE.evaluation.resamples + 1), {}
+    assert frame["p"].tolist() == pytest.approx([lowest] * 24)
+    for (question, family), rows in frame.groupby(["question", "family"]):
+        counted[question, family] = len(rows)
+        assert rows["p_holm"].tolist() == pytest.approx([len(rows) * lowest] * len(rows))
+        assert rows["p_delong_holm"].min() == pytest.approx(len(rows) * rows["p_delong"].min(), abs=0)
+    assert counted == {
+        (comparisons.CBAM, comparisons.PAPERS): 9,
+        (comparisons.CBAM, comparisons.OURS): 3,
+        (comparisons.OVER_IMAGENET, comparisons.PAPERS): 6,
+        (comparisons.OVER_SCRATCH, comparisons.OURS): 6,
+    }
+
+
 def test_intervals_are_of_the_confidence_that_is_asked_for() -> None:
     """At 50 % each is inside of that at 95 %, and shorter."""
     half = replace(SETTING, profile=replace(PROFILE, evaluation=replace(PROFILE.evaluation, confidence=0.5)))
@@ -417,7 +441,7 @@ def test_a_case_that_is_there_twice_makes_no_interval_narrower() -> None:
         for key, cell in results().items()
     }
     once, doubled = (comparisons.questions(found, SETTING).frame for found in (results(), twice))
-    for name in ("difference", "low", "high", "p"):
+    for name in ("difference", "low", "high", "p", "p_delong"):
         assert doubled[name].astype(float).tolist() == pytest.approx(once[name].astype(float).tolist(), nan_ok=True)
 
 
@@ -447,7 +471,45 @@ def test_questions_rank_the_cases_of_a_fold_among_themselves() -> None:
     for cell in found.values():  # another scale in one fold changes no rank within it
         cell["probability"] = cell["probability"].where(cell["fold"] == 0, 10 * cell["probability"])
     again = comparisons.questions(found, SETTING).frame.query("difference.notna()").iloc[0]
-    for name in ("difference", "low", "high", "p"):
+    for name in ("difference", "low", "high", "p", "p_delong"):
+        assert again[name] == pytest.approx(row[name])
+
+
+def rescaled(cell: pd.DataFrame) -> pd.DataFrame:
+    """The first fold's scores on another scale, which changes no rank within a fold."""
+    return cell.assign(probability=cell["probability"].where(cell["fold"] == 1, cell["probability"] / 20))
+
+
+@pytest.mark.parametrize("table", [scores.by_unit, scores.intervals])
+def test_units_and_intervals_rank_the_cases_of_a_fold_among_themselves(table) -> None:
+    cell, key = in_two_folds("G"), ("G", "vgg16", "patch")
+    row, again = (
+        table("G", {key: scored}, SETTING).frame.query("note == ''").filter(regex="^(auc|image)$|_(low|high)$").iloc[0]
+        for scored in (cell, rescaled(cell))
+    )
+    tests = [fold for _, fold in cell.query("part == 'test'").groupby("fold")]
+    aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
+    assert row.iloc[0] == pytest.approx(np.mean(aucs))  # as many pairs in each
+    assert row.notna().all()
+    assert again.tolist() == pytest.approx(row.tolist())
+
+
+def test_networks_are_compared_with_the_radiologist_within_a_fold() -> None:
+    cell, key = in_two_folds("G"), ("G", "vgg16", "patch")
+    birads = cell.query("part == 'test'").assign(mass_id=lambda frame: frame["id"] + "_1")
+    birads = birads.assign(id=birads["mass_id"], probability=np.random.default_rng(0).random(len(birads)))
+    not_called_back = birads.query("label == 0")["mass_id"].iloc[::5]
+    row, again = (
+        comparisons.against_birads("G", {key: scored}, SETTING, birads, not_called_back).frame.iloc[1]
+        for scored in (cell, rescaled(cell))
+    )
+    test, aucs = cell.query("part == 'test'").assign(other=birads["probability"]), []
+    for _, fold in test.groupby("fold"):
+        aucs.append([roc_auc_score(fold["label"], fold[name]) for name in ("probability", "other")])
+    ours, theirs = np.mean(aucs, axis=0)  # as many pairs in each
+    assert (row["auc"], row["auc_birads"]) == pytest.approx((ours, theirs))
+    ends = ("difference", "low", "high")
+    for name in (*ends, "p", "p_delong", *(f"called_back_{end}" for end in ends)):
         assert again[name] == pytest.approx(row[name])
 
 
@@ -603,6 +665,18 @@ def test_a_rate_that_no_resample_moves_has_no_interval() -> None:
     assert row["note"] == ""
     assert any(tables.NO_BRACKETS in note for note in table.notes)
     assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+
+
+def test_a_score_on_the_threshold_is_called_malignant() -> None:
+    """Of every patient's two views one has the threshold for a score, and the other a little less."""
+    cell = made("G", 1).assign(
+        probability=lambda frame: np.where(frame["id"].str.endswith("_CC"), 0.5, np.nextafter(0.5, 0))
+    )
+    found = {("G", "vgg16", "patch"): cell}
+    row = tables.published("G", found, SETTING).frame.query("cases.notna()").iloc[0]
+    assert [row[name] for name in ("sensitivity", "specificity", "accuracy")] == [0.5, 0.5, 0.5]
+    row = scores.scores("G", found, SETTING).frame.query("cases.notna()").iloc[0]
+    assert [row[name] for name in ("TP", "FN", "TN", "FP")] == [10, 10, 10, 10]
 
 
 def test_what_delong_cannot_say_takes_no_interval_with_it() -> None:
