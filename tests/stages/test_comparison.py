@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from mammo_lib import config, stages
 from mammo_lib.config import INITIAL_LABELS, MASS_MAP, PROBE
-from mammo_lib.evaluation import comparisons, figures_curves
+from mammo_lib.evaluation import comparisons, figures, figures_curves
 from mammo_lib.stages import comparison, page
 from mammo_lib.stages.experiment import extra_file
 from mammo_lib.training.experiments import Cell
@@ -111,6 +112,21 @@ def test_protocols_that_were_not_run_are_not_drawn(
         path.write_bytes(kept)
 
 
+def test_a_forest_plot_of_a_question_prints_p_after_holm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment, drawn = stages.Experiment.of("tiny", "official", 0), list[Figure]()
+    experiment.results.mkdir(parents=True)
+    row = {"question": comparisons.CBAM, "stage": "P", "first": "a", "second": "b", "difference": 0.1}
+    row |= {"low": 0.02, "high": 0.2, "p": 0.011, "p_holm": 0.044, "p_delong": 0.022, "p_delong_holm": 0.033}
+    pd.DataFrame([row]).to_csv(experiment.results / "questions.csv", index=False)
+    monkeypatch.setattr(figures, "save", lambda figure, *_: drawn.append(figure) or [])
+    comparison._draw_questions(experiment, "Data: made up")
+    (axes,) = drawn[0].axes
+    (right,) = axes.child_axes
+    assert [text.get_text() for text in right.get_yticklabels()] == ["+0.100 (+0.020 to +0.200)  p = 0.044"]
+    assert axes.get_xlabel() == "CBAM: difference in AUC (p after Holm)"
+
+
 def test_folds_stay_apart_and_have_their_own_thresholds(every_protocol: dict[str, stages.Experiment]) -> None:
     crossed = every_protocol["grouped_cv"]
     frame = stages.predictions(crossed)["G", "resnet50", "patch"]
@@ -195,15 +211,23 @@ def test_a_data_set_without_assessments_descriptors_and_official_split(mias: sta
 
 
 def test_baselines_have_the_masses_whose_patches_are_tested(every_protocol: dict[str, stages.Experiment]) -> None:
-    """Under as_written the patches are drawn apart from the images; a mass may have patches in every part."""
+    """Under as_written the patches are drawn apart from the images; a mass may have patches in every part.
+
+    The radiologist is also met without those whose patient was not called back.
+    """
     for name in ("as_written", "official"):
-        frame = stages.evaluate(every_protocol[name])["table1"].frame
+        made, masses = stages.evaluate(every_protocol[name]), pd.read_csv(every_protocol[name].results / "masses.csv")
+        frame = made["table1"].frame
         patches = stages.parts(every_protocol[name], "P").query("part == 'test'")
         baselines = frame[frame["block"] == "baseline"]
         assert len(baselines) >= 2
         assert baselines["cases"].eq(patches["mass_id"].nunique()).all()
         assert baselines["malignant"].eq(patches.drop_duplicates("mass_id")["label"].sum()).all()
         assert baselines["patients"].eq(patches["patient_id"].nunique()).all()
+        called_back = set(patches["mass_id"]) - set(masses.query("pathology == 'BENIGN_WITHOUT_CALLBACK'")["mass_id"])
+        assert 0 < len(called_back) < patches["mass_id"].nunique()
+        met = made["birads_P"].frame.query("cases.notna()")
+        assert met["called_back_cases"].tolist() == [len(called_back)] * 2  # of two networks
 
 
 def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(run: stages.Experiment) -> None:

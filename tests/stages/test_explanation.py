@@ -152,6 +152,23 @@ def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finis
     assert not any(path.exists() for path in made)
 
 
+def test_intervals_are_of_the_profiles_confidence(tmp_path):
+    """Of two patients with 0 and 1, half of all resamples have the mean 0.5: a fifth of them has no other."""
+    about = {"image_id": ["a", "b"], "patient_id": ["1", "2"], "group": "benign, wrong", "empty": 0.0}
+    one, other = (
+        pd.DataFrame(about | dict.fromkeys(localisation.MEASURES, values)).assign(method=method)
+        for method, values in (("one", [0.0, 1.0]), ("other", 0.0))
+    )
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    rule = replace(experiment.profile.evaluation, confidence=0.2)
+    experiment = replace(experiment, profile=replace(experiment.profile, evaluation=rule))
+    explanation.write_localisation(experiment, pd.concat([one, other], ignore_index=True), "one", tmp_path)
+    means = pd.read_csv(tmp_path / "localisation.csv").query("method == 'one' and group == 'all'")
+    for table in (means, pd.read_csv(tmp_path / "localisation_differences.csv")):
+        assert table["measure"].tolist() == list(localisation.MEASURES)
+        assert (table[["low", "high"]] == 0.5).all(axis=None)
+
+
 def test_who_an_image_is_survives_the_averaging(rows):
     assert set(rows.loc["a", "group"]) == {"benign, wrong"}
     assert set(rows.loc["b", "group"]) == {"malignant, correct"}
