@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -237,6 +238,22 @@ def test_correlation_needed_is_where_z_reaches_its_bound() -> None:
         "significant at no correlation",
         "significant at any correlation",
     ]
+
+
+def test_printed_aucs_by_hand() -> None:
+    """At 0.8, Q1 is 2 / 3 and Q2 1.28 / 1.8; at 0.5, the variance is the exact one of Mann and Whitney."""
+    rows, normal = [audit_auc.PrintedAuc("a", 0.8), audit_auc.PrintedAuc("b", 0.5)], NormalDist()
+    errors = [np.sqrt((0.16 + 19 * (2 / 3 - 0.64) + 29 * (1.28 / 1.8 - 0.64)) / 600), np.sqrt(51 / (12 * 600))]
+    found = audit_auc.intervals(rows, 20, 30, confidence=0.9)
+    assert found["row"].tolist() == ["a", "b"]
+    assert found["standard_error"].tolist() == pytest.approx(errors)
+    for row, error in zip(found.itertuples(), errors, strict=True):
+        half = normal.inv_cdf(0.95) * error
+        assert (row.low, row.high) == pytest.approx((row.auc - half, row.auc + half))
+    assert audit_auc.differences(rows, 20, 30)[["first", "second"]].to_numpy().tolist() == [["a", "b"]]
+    one = audit_auc.differences(rows, 20, 30, [("b", "a")]).iloc[0]
+    assert (one["first"], one["second"], one["difference"]) == ("b", "a", pytest.approx(-0.3))
+    assert one["p_independent"] == pytest.approx(2 * normal.cdf(-0.3 / np.hypot(*errors)))
 
 
 def test_least_mcnemar_p_by_hand() -> None:
