@@ -192,6 +192,8 @@ def test_baselines_stand_below_per_mass() -> None:
     assert (last["block"], last["unit"], last["cases"]) == ("baseline", "mass", 40)
     assert last["network"] == "Radiologist's BI-RADS assessment alone"
     assert pd.isna(last["auc_printed"])
+    last = tables.published("P", results(), replace(SETTING, unit="patient"), {"birads": masses}).frame.iloc[-1]
+    assert (last["unit"], last["cases"]) == ("patient", 20)
 
 
 def test_latex_has_equal_rows_and_escapes() -> None:
@@ -273,11 +275,12 @@ def in_two_folds(stage: str) -> pd.DataFrame:
 
 def test_each_fold_has_its_own_validation_threshold_and_ranks_its_own_cases() -> None:
     cell = in_two_folds("G")
-    called, aucs, pairs = [], [], []
+    called, aucs, pairs, thresholds = [], [], [], []
     for _, fold in cell.groupby("fold"):
         validation, test = (fold[fold["part"] == part] for part in ("validation", "test"))
         false, true, cuts = roc_curve(validation["label"], validation["probability"])
-        called.append(test["probability"] >= cuts[::-1][np.argmax((true - false)[::-1])])  # of equals the lowest
+        thresholds.append(cuts[::-1][np.argmax((true - false)[::-1])])  # of equals the lowest
+        called.append(test["probability"] >= thresholds[-1])
         aucs.append(roc_auc_score(test["label"], test["probability"]))
         pairs.append(test["label"].sum() * (1 - test["label"]).sum())
     setting, results = replace(SETTING, threshold=tables.YOUDEN), {("G", "vgg16", "patch"): cell}
@@ -289,6 +292,7 @@ def test_each_fold_has_its_own_validation_threshold_and_ranks_its_own_cases() ->
     assert row["auc"] > roc_auc_score(test["label"], test["probability"]) + 0.1
     chosen = scores.operating_points("G", results, SETTING).frame.query("cases.notna()").iloc[0]
     assert chosen["youden_sensitivity"] == pytest.approx(sensitivity)
+    assert chosen["youden_threshold"] == pytest.approx(np.mean(thresholds))
     assert chosen["youden_accuracy"] == pytest.approx(accuracy_score(test["label"], pd.concat(called)))
 
 
@@ -432,6 +436,27 @@ def test_intervals_are_of_the_confidence_that_is_asked_for() -> None:
         assert known.sum() >= 6
         assert (narrow[low] > wide[low])[known].all()
         assert (narrow[high] < wide[high])[known].all()
+
+
+def test_each_of_the_four_intervals_is_of_the_confidence_that_is_asked_for() -> None:
+    half, found = replace(PROFILE.evaluation, confidence=0.5), {("P", "vgg16", "scratch"): made("P", 0)}
+    settings = (SETTING, replace(SETTING, profile=replace(PROFILE, evaluation=half)))
+    wide, narrow = (scores.intervals("P", found, setting).frame.iloc[0] for setting in settings)
+    for method in ("percentile", "bca", "obuchowski", "delong"):
+        assert wide[f"{method}_low"] < narrow[f"{method}_low"] < narrow[f"{method}_high"] < wide[f"{method}_high"]
+
+
+@pytest.mark.parametrize(
+    "table", [partial(tables.published, "G"), partial(scores.intervals, "G"), comparisons.questions]
+)
+def test_another_seed_draws_other_resamples(table) -> None:
+    found = {("G", network, "patch"): made("G", seed) for seed, network in enumerate(("vgg16", "vgg16_cbam"))}
+    settings = [replace(SETTING, seed=seed) for seed in (0, 0, 1)]
+    one, same, other = (
+        table(found, setting).frame.filter(regex="(low|high)$").dropna(how="all") for setting in settings
+    )
+    pd.testing.assert_frame_equal(one, same)
+    assert not one.equals(other)
 
 
 def test_a_case_that_is_there_twice_makes_no_interval_narrower() -> None:
@@ -588,6 +613,8 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     assert row["auc_birads"] == pytest.approx(theirs)
     assert row["difference"] == pytest.approx(ours - theirs)
     assert row["low"] < row["difference"] < row["high"]
+    of_patients = comparisons.against_birads("P", found, replace(SETTING, unit="patient"), birads).frame.iloc[0]
+    assert (of_patients["unit"], of_patients["cases"]) == ("patient", 20)
     second = birads[birads["label"] == 0].iloc[::2]  # a second, benign mass in some images, that looks worse
     second = second.assign(id=second["id"] + "b", mass_id=second["mass_id"] + "b", probability=0.8)
     whole, both = made("G", 4), pd.concat([birads, second], ignore_index=True)
