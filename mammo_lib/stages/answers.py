@@ -5,7 +5,7 @@ Reads stored predictions: no image, no network, no torch. Leaves out what has ta
 each other and against the networks, the radiologist, other pairs of protocols, and other archives.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,13 +28,13 @@ from mammo_lib.stages.trainings import RECORD
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.comparisons import Comparison
-    from mammo_lib.evaluation.tables import Key
+    from mammo_lib.evaluation.tables import Key, Results
 
 SAME_PATIENTS = ("cbis_ddsm", "reduced")  # sources with the same official test patients
-LOOSE, STRICT = "as_written", "grouped_cv"
+OFFICIAL, LOOSE, STRICT = "official", "as_written", "grouped_cv"
 WEIGHTS = {"scratch": "random weights", "imagenet": "ImageNet"}
 SETS = {"P": "patches", "G": "whole mammograms"}
-NAMES = ("question", "arm", "line", "stage", "profile", "first", "second", "seed", "cases", "patients")
+NAMES = ("question", "arm", "line", "stage", "profile", "protocol", "first", "second", "seed", "cases", "patients")
 COLUMNS = (*NAMES, "auc_first", "auc_second", "difference", "low", "high", "above_chance", "note")
 
 
@@ -47,24 +47,32 @@ def overview(experiment: Experiment) -> pd.DataFrame:
     root = experiment.places.root
     paths.write_table(frame, root / "results" / "overview.csv")
     data = (
-        "CBIS-DDSM, the official test patients; under the splits all patients that both tested. In brackets the "
-        "profile: its sizes and epochs are in mammo_lib/config.py. Printed: Tables 1 and 2 of the paper. Intervals are "
-        "not corrected for how many there are"
+        "CBIS-DDSM, the official test patients; grouped_cv: five folds by patient, all patients; as_written: the "
+        "random split, what it drew; of a split's effect, what both tested. In brackets the profile: its sizes and "
+        "epochs are in mammo_lib/config.py. Printed: Tables 1 and 2 of the paper. Intervals are not corrected for how "
+        "many there are"
     )
     figures.save(figures_overview.overview(frame, data), root / "figures", "overview")
     return frame
 
 
 def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
-    """One row a comparison and training seed, first minus second: `question, arm, line, stage, profile, first, second,
-    seed, cases, patients, auc_first, auc_second, difference, low, high, above_chance, note`.
+    """One row a comparison and training seed, first minus second: `question, arm, line, stage, profile, protocol,
+    first, second, seed, cases, patients, auc_first, auc_second, difference, low, high, above_chance, note`.
 
-    arm, line: in words, which set from which weights, and which network of which profile. above_chance: how many of the
-    two are, the interval of their AUC over patients (Obuchowski 1997) lying above a half. What was printed has neither
-    seed nor interval; a split's difference is that of the cases which both splits tested, a size's that of our probe. A
-    pair of trainings that lies in two profiles is shown with the first. FileNotFoundError when no profile has results.
+    arm, line: in words, which set from which weights, and which network of which profile, with the protocol where it is
+    not the official one. above_chance: how many of the two are, the interval of their AUC over patients (Obuchowski
+    1997) lying above a half. What was printed has neither seed nor interval; a split's difference is that of the cases
+    which both splits tested, a size's that of our probe. A pair of trainings that lies in two profiles is shown with
+    the first. FileNotFoundError when no profile has results.
     """
-    ours = [row for profile in profiles for row in (*_asked(profile), *_splits(profile))] + list(_sizes(profiles))
+    ours: list[dict[str, Any]] = []
+    for profile in profiles:
+        trained = {name: _trained(profile, name) for name in (OFFICIAL, STRICT, LOOSE)}
+        for protocol, seeds in trained.items():
+            ours += _asked(profile, protocol, seeds)
+        ours += _splits(profile, trained)
+    ours += _sizes(profiles)
     if not ours:
         results = paths.repository() / "results"
         raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train one")
@@ -75,33 +83,39 @@ def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(("seed", "cases", "patients", "above_chance"), "Int64"))
 
 
-def _asked(profile: Profile) -> Iterator[dict[str, Any]]:
+def _trained(profile: Profile, protocol: str) -> "dict[int, Results]":
+    """Predictions under a protocol, by training seed; none where nothing was trained."""
+    return {other.seed: predictions(other) for other in trained_seeds(Experiment(profile, protocol, seed=0))}
+
+
+def _asked(profile: Profile, protocol: str, trained: "Mapping[int, Results]") -> Iterator[dict[str, Any]]:
     """What CBAM and the patches make of a profile's trainings, for every seed that can tell."""
     from mammo_lib.evaluation import comparisons
 
-    experiment = Experiment(profile, "official", seed=0)
+    experiment = Experiment(profile, protocol, seed=0)
     setting = setting_of(experiment)
-    results = {other.seed: predictions(other) for other in trained_seeds(experiment)}
     for comparison in comparisons.planned(profile):
         keys = comparison.first, comparison.second
-        for seed, found in results.items():
+        for seed, found in trained.items():
             if set(keys) <= set(found):
-                row = comparisons.answer(comparison, found, setting) | _named(comparison, profile) | {"seed": seed}
-                row["above_chance"] = sum(_above_chance(found[key], profile) for key in keys)
-                yield row | {"trainings": tuple(_training(experiment, key, seed) for key in keys)}
+                row = comparisons.answer(comparison, found, setting) | _named(comparison, profile, protocol)
+                row |= {"seed": seed, "above_chance": sum(_above_chance(found[key], profile) for key in keys)}
+                yield row | {"trainings": tuple(_trainings(experiment, key, seed) for key in keys)}
 
 
-def _named(comparison: "Comparison", profile: Profile) -> dict[str, str]:
+def _named(comparison: "Comparison", profile: Profile, protocol: str = OFFICIAL) -> dict[str, str]:
     """What was compared, in the words of the figure."""
     from mammo_lib.evaluation.comparisons import CBAM
 
     (stage, network, initial), (_, backbone, other) = comparison.first, comparison.second
     by_way = f"{WEIGHTS[PATCH_PARENTS[initial]]}, then patches" if initial in PATCH_PARENTS else WEIGHTS[initial]
     shown = backbone if comparison.question == CBAM else network
+    of = profile.name if protocol == OFFICIAL else f"{profile.name}, {protocol}"
     return {
         "arm": f"{SETS[stage]}, {by_way}" if comparison.question == CBAM else f"{by_way}; minus {WEIGHTS[other]} alone",
-        "line": f"{ROW_LABELS[shown]}, {profile.size(stage)} pixels ({profile.name})",
+        "line": f"{ROW_LABELS[shown]}, {profile.size(stage)} pixels ({of})",
         "profile": profile.name,
+        "protocol": protocol,
     }
 
 
@@ -117,22 +131,22 @@ def _above_chance(frame: pd.DataFrame, profile: Profile) -> bool:
         return False
 
 
-def _training(experiment: Experiment, key: "Key", seed: int) -> str:
-    """What tells a training from every other: its record, which goes along when its folder is copied."""
+def _trainings(experiment: Experiment, key: "Key", seed: int) -> tuple[str, ...]:
+    """What tells the trainings of all folds from every other: their records, which go along when a folder is copied."""
     stage, network, initial = key
-    folder = experiment.results / "cells" / stage / network / initial / f"fold0-seed{seed}"
-    return (folder / RECORD).read_text(encoding="utf-8")
+    records = (experiment.results / "cells" / stage / network / initial).glob(f"fold*-seed{seed}/{RECORD}")
+    return tuple(record.read_text(encoding="utf-8") for record in sorted(records))
 
 
-def _splits(profile: Profile) -> Iterator[dict[str, Any]]:
-    """What the random split of the text adds to the split by patient, of the cases that both tested."""
+def _splits(profile: Profile, trained: "Mapping[str, Mapping[int, Results]]") -> Iterator[dict[str, Any]]:
+    """What the random split of the text adds to the split by patient, of the cases that both tested; by seed 0."""
     from mammo_lib.evaluation import comparisons
 
-    both = {name: Experiment(profile, name, seed=0) for name in (LOOSE, STRICT)}
-    if not all(trained_seeds(experiment) for experiment in both.values()):
+    results = {name: trained[name][0] for name in (LOOSE, STRICT) if 0 in trained[name]}
+    if len(results) < 2:
         return
-    results = {name: predictions(experiment) for name, experiment in both.items()}
-    for row in comparisons.protocols(results, setting_of(both[LOOSE])).frame.to_dict("records"):
+    setting = setting_of(Experiment(profile, LOOSE, seed=0))
+    for row in comparisons.protocols(results, setting).frame.to_dict("records"):
         if pd.notna(row["shared_difference"]):
             # our own rows read a patch as a window of set G
             size = profile.size("G" if row["network"] in EXTRA_LABELS.values() else row["stage"])
@@ -166,7 +180,7 @@ def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
     probe = "G", PROBE, EXTRA_INITIAL
     found: dict[str, dict[int, tuple[Experiment, pd.DataFrame]]] = {}
     for profile in profiles:
-        experiment = Experiment(profile, "official", seed=0)
+        experiment = Experiment(profile, OFFICIAL, seed=0)
         if extra_file(experiment, PROBE, "G").exists():
             of_source = found.setdefault(profile.source, {})
             of_source.setdefault(profile.size("G"), (experiment, predictions(experiment)[probe]))
@@ -183,6 +197,7 @@ def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
                 "line": f"{largest} minus {size} pixels ({other.profile.name})",
                 "stage": "G",
                 "profile": other.profile.name,
+                "protocol": OFFICIAL,
                 "first": f"{largest} pixels ({experiment.profile.name})",
                 "second": f"{size} pixels ({other.profile.name})",
                 "seed": 0,
@@ -204,6 +219,7 @@ def _printed() -> Iterator[dict[str, Any]]:
                 "line": f"the paper, {paper.size(comparison.first[0])} pixels",
                 "stage": comparison.first[0],
                 "profile": AS_PRINTED,
+                "protocol": "",  # which one, notebook 06 asks
                 "first": name_of(comparison.first),
                 "second": name_of(comparison.second),
                 "auc_first": first,

@@ -46,7 +46,7 @@ def auc(profile: Profile, name: str, seed: int) -> float:
 
 
 def test_every_seed_is_compared(profile: Profile) -> None:
-    ours = answers.compared([profile]).query("profile == 'tiny'")
+    ours = answers.compared([profile]).query("profile == 'tiny' and protocol == 'official'")
     found = ours.query("question == 'CBAM' and first == 'ResNet50+CBAM (Patch data)'").set_index("seed")
     assert list(found.index) == [0, 1]
     for seed, row in found.iterrows():
@@ -61,6 +61,25 @@ def test_every_seed_is_compared(profile: Profile) -> None:
         "difference"
     ]
     assert transfer == pytest.approx(auc(profile, "G/resnet50/patch", 1) - auc(profile, "G/resnet50/scratch", 1))
+
+
+def test_every_protocol_is_compared_by_itself(profile: Profile) -> None:
+    """Under the folds the AUC counts the pairs within each."""
+    ours = answers.compared([profile]).query("question == 'CBAM' and first == 'ResNet50+CBAM (Patch data)'")
+    found = ours.query("profile == 'tiny'").set_index("protocol")
+    assert sorted(found.index) == ["as_written", "grouped_cv", "official", "official"]  # that one with two seeds
+    folds = stages.Experiment(profile, "grouped_cv", 0).results / "cells/G"
+    for column, network in (("auc_first", "resnet50_cbam"), ("auc_second", "resnet50")):
+        tests = [
+            pd.read_csv(path).query("part == 'test'")
+            for path in folds.glob(f"{network}/patch/fold*-seed0/{PREDICTIONS}")
+        ]
+        aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
+        pairs = [test["label"].sum() * (1 - test["label"]).sum() for test in tests]
+        assert found.loc["grouped_cv", column] == pytest.approx(np.average(aucs, weights=pairs))
+    assert found.loc["grouped_cv", "line"] == "ResNet50, 112 pixels (tiny, grouped_cv)"
+    (drawn,) = ours.query("protocol == 'as_written'")["line"]
+    assert drawn == "ResNet50, 112 pixels (tiny, as_written)"
 
 
 def test_splits_are_compared_on_the_cases_that_both_tested(
@@ -83,6 +102,7 @@ def test_what_the_paper_printed_stands_beside(profile: Profile) -> None:
     assert differences["InceptionV3+CBAM (Patch data)", "InceptionV3 (Patch data)"] == -0.0285  # 0.7656 - 0.7941
     assert differences["ResNet50+CBAM (Patch data)", "ResNet50+CBAM (ImageNet)"] == 0.0099  # 0.8081 - 0.7982
     assert printed[["seed", "low", "high", "cases", "above_chance"]].isna().all(axis=None)
+    assert set(printed["protocol"]) == {""}
 
 
 def test_a_pair_of_trainings_that_was_copied_counts_once(profile: Profile, copy: Profile) -> None:
