@@ -4,7 +4,7 @@ Each baseline is a predictions table like a cell's (one row per mass, part "test
 Knows the case table's columns; sees no pixel. Nothing is fitted on the cases it is tested on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from sklearn.compose import ColumnTransformer
@@ -19,7 +19,8 @@ LABELS = {
 }
 # Ours: 0 (incomplete, needs work-up) is a recall, so it ranks above 3 (short-interval follow-up) and below 4 (biopsy);
 # work-up of it finds less cancer than of 4: 14 % against 39 % in Timmers et al. 2012, Eur Radiol 22:1717.
-ASSESSMENT_ORDER = (1, 2, 3, 0, 4, 5)
+ASSESSMENTS = {1: 0.0, 2: 0.2, 3: 0.4, 0: 0.6, 4: 0.8, 5: 1.0}
+ZERO_AS_FOUR = ASSESSMENTS | {0: ASSESSMENTS[4]}  # who holds every recall for the same
 DESCRIPTORS = ("shape", "margins")
 NOT_GIVEN = "NOT_GIVEN"  # a missing descriptor is a finding of its own: the category is left empty, no case is dropped
 
@@ -29,18 +30,17 @@ def prevalence(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     return _predictions(test, pd.Series(train["label"].mean(), index=test.index))
 
 
-def birads(test: pd.DataFrame, order: Sequence[int] = ASSESSMENT_ORDER) -> pd.DataFrame:
-    """The assessment's place in `order`, from 0 to 1: a rank, not a probability (no Brier score or calibration of it).
+def birads(test: pd.DataFrame, places: Mapping[int, float] = ASSESSMENTS) -> pd.DataFrame:
+    """The assessment's place from 0 to 1: a rank, not a probability (no Brier score or calibration of it).
 
     At threshold 0.5 the upper half is called malignant: 0, 4 and 5, those who are called back. ValueError, naming the
-    masses, for an assessment that is not in `order`.
+    masses, for an assessment that is not in `places`.
     """
-    place = {assessment: rank / (len(order) - 1) for rank, assessment in enumerate(order)}
-    score = pd.to_numeric(test["assessment"], errors="coerce").map(place)
+    score = pd.to_numeric(test["assessment"], errors="coerce").map(dict(places))
     if score.isna().any():
         row = test[score.isna()].iloc[0]
         raise ValueError(
-            f"cases.csv: assessment of {int(score.isna().sum())} masses is not one of {sorted(order)} "
+            f"cases.csv: assessment of {int(score.isna().sum())} masses is not one of {sorted(places)} "
             f"(first: {row['mass_id']}, {row['assessment']!r}); leave them out by name or correct them"
         )
     return _predictions(test, score)

@@ -100,7 +100,8 @@ TABLES = {
     "test_sets": Told(
         "Test sets that explain the most rows of a table.",
         "Counts of cases. Chance: share of tables with fine digits drawn at random in which some test set explains as "
-        "many rows, one added to both counts.",
+        "many rows, one added to both counts. Explained: each number rounded or cut, whichever fits; all rounded, all "
+        "cut: rows explained when the whole table was printed in one of these ways.",
         {"chance": "{:.2g}"},
     ),
     "hypotheses": Told(

@@ -264,15 +264,21 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_birads(
-    stage: str, results: Results, setting: Setting, birads: pd.DataFrame, not_called_back: Collection[str] = ()
+    stage: str,
+    results: Results,
+    setting: Setting,
+    birads: pd.DataFrame,
+    not_called_back: Collection[str] = (),
+    zero_as_four: pd.DataFrame | None = None,
 ) -> Table:
     """Every network of a stage against the radiologist's BI-RADS assessment of the same masses (P) or images (G).
 
     birads: its predictions per mass (`baselines.birads`); not_called_back: ids of masses that are benign because the
-    radiologist did not call the patient back. Frame: `stage, unit, network, initial, cases, patients, auc, auc_birads,
-    difference, low, high, p, p_delong, called_back_cases, called_back_difference, called_back_low, called_back_high,
-    note`; positive when the network orders the cases better. A network without predictions is a row with its reason.
-    ValueError when the two are not of the same cases.
+    radiologist did not call the patient back; zero_as_four: the same predictions with BI-RADS 0 level with 4. Frame:
+    `stage, unit, network, initial, cases, patients, auc, auc_birads, difference, low, high, p, p_delong,
+    called_back_cases, called_back_difference, called_back_low, called_back_high, zero_as_four_auc_birads,
+    zero_as_four_difference, zero_as_four_low, zero_as_four_high, note`; positive when the network orders the cases
+    better. A network without predictions is a row with its reason. ValueError when the two are not of the same cases.
     """
     unit = setting.unit or {"P": "mass", "G": "image"}[stage]
     not_counted = birads["mass_id"].isin(not_called_back)
@@ -289,13 +295,19 @@ def against_birads(
                 without = _difference(paired[~paired["id"].isin(left_out)], setting)
                 found |= {f"called_back_{name}": without.get(name) for name in ("cases", "difference", "low", "high")}
                 found["note"] = _joined(found["note"], without["note"] and f"called back: {without['note']}")
+            if zero_as_four is not None:
+                level = _difference(align(tested(results[key], unit), tested(zero_as_four, unit)), setting)
+                found["zero_as_four_auc_birads"] = level.get("auc_second")
+                found |= {f"zero_as_four_{name}": level.get(name) for name in ("difference", "low", "high")}
         rows.append(labels | found)
     floats = ("auc", "auc_birads", "difference", "low", "high", "p", "p_delong")
     rest = ("called_back_difference", "called_back_low", "called_back_high")
-    columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "called_back_cases", *rest, "note"]
+    level_names = [f"zero_as_four_{name}" for name in ("auc_birads", "difference", "low", "high")]
+    columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "called_back_cases", *rest]
+    columns += [*level_names, "note"]
     frame = pd.DataFrame(rows).rename(columns={"auc_first": "auc", "auc_second": "auc_birads"})
     counts = ("cases", "patients", "called_back_cases")
-    types = dict.fromkeys((*floats, *rest), "Float64") | dict.fromkeys(counts, "Int64")
+    types = dict.fromkeys((*floats, *rest, *level_names), "Float64") | dict.fromkeys(counts, "Int64")
     frame = frame.reindex(columns=columns).astype(types)
     caption = (
         "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "
@@ -305,7 +317,7 @@ def against_birads(
     notes: tuple[str, ...] = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
         "patients, the same for both; p is not corrected. A mass has the mean of its patches, an image the highest of "
-        "its masses. BI-RADS 0 ranks between 3 and 4 (ours).",
+        "its masses. BI-RADS 0 ranks between 3 and 4 (ours); 0 as 4: level with 4.",
     )
     if left_out:
         notes += (
@@ -319,6 +331,8 @@ def against_birads(
     shown["p"] = text(frame["p"], "{:.3f}")
     difference, low, high = (frame[name] for name in rest)
     shown["called back"] = with_interval(difference, low, high, "{:+.3f}")
+    difference, low, high = (frame[name] for name in level_names[1:])
+    shown["0 as 4"] = with_interval(difference, low, high, "{:+.3f}")
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
 

@@ -88,10 +88,11 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         made["questions_seeds"] = comparisons.over_seeds(of_seeds, setting)
     for number, stage in enumerate(experiment.profile.main_initial, start=1):
         baselines = _baselines(experiment, stage)
+        level = baselines.pop("zero_as_four", None)
         made[f"table{number}"] = tables.published(stage, results, setting, baselines)
         if "birads" in baselines:
             made[f"birads_{stage}"] = comparisons.against_birads(
-                stage, results, setting, baselines["birads"], _not_called_back(experiment)
+                stage, results, setting, baselines["birads"], _not_called_back(experiment), level
             )
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
@@ -163,6 +164,7 @@ def _baselines(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
     made = {"prevalence": [baselines.prevalence(fold["train"], fold["test"]) for fold in folds]}
     if masses["assessment"].astype(str).ne("").any():
         made["birads"] = [baselines.birads(fold["test"]) for fold in folds]
+        made["zero_as_four"] = [baselines.birads(fold["test"], baselines.ZERO_AS_FOUR) for fold in folds]
     if experiment.protocol != "as_written" and masses["margins"].ne("").any():
         made["descriptors"] = [baselines.descriptors(fold["train"], fold["test"]) for fold in folds]
     return {

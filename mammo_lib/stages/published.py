@@ -28,7 +28,8 @@ HEADLINES = (  # the claims of the abstract and of section 3.1, as (first, secon
 def audit(experiment: Experiment) -> dict[str, pd.DataFrame]:
     """The audit's tables by name; also written to results/published/. The same for every profile and seed.
 
-    rows: what each printed row allows; test_sets: the sizes that explain the most rows, with the chance of such a fit;
+    rows: what each printed row allows; test_sets: the sizes that explain the most rows, with the chance of such a fit,
+    and how many they explain if every number was rounded, or every number cut;
     hypotheses: named test sets; repairs: single-digit misprints; auc, headlines: Hanley-McNeil. These three are at the
     size that explains the most rows, each case counted once.
     """
@@ -58,13 +59,24 @@ def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
     printed = [audit_auc.PrintedAuc(hypotheses.row_name(row), row.auc) for row in PUBLISHED if row.stage == stage]
     return {
         "rows": audit.row_findings(rows),
-        "test_sets": best.assign(rows=len(rows)),
+        "test_sets": best.assign(rows=len(rows), **_stricter(best, rows)),
         "hypotheses": audit_chance.hypothesis_chances(rows, named),
         "repairs": pd.concat([_repairs(row, malignant, benign) for row in unexplained], ignore_index=True),
         "auc": audit_auc.intervals(printed, malignant, benign).assign(malignant=malignant, benign=benign),
         "headlines": _with_accuracies(
             audit_auc.differences(printed, malignant, benign, _headlines(stage)), rows, malignant + benign
         ),
+    }
+
+
+def _stricter(best: pd.DataFrame, rows: "list[PrintedRow]") -> dict[str, list[int]]:
+    """How many rows each size explains when the table keeps to one way of printing; it is searched with either."""
+    from mammo_lib.evaluation import audit
+
+    sizes = list(best[["malignant", "benign"]].astype(int).itertuples(index=False, name=None))
+    return {
+        name: [sum(audit.explains(row, malignant, benign, convention) for row in rows) for malignant, benign in sizes]
+        for name, convention in (("all_rounded", "rounding"), ("all_cut", "truncation"))
     }
 
 

@@ -47,6 +47,8 @@ def test_assessments_rank_with_zero_between_three_and_four() -> None:
     found = baselines.birads(test)["probability"]
     assert [given[place] for place in np.argsort(found)] == ["1", "2", "3", "0", "4", "5"]
     assert {value for value, score in zip(given, found, strict=True) if score >= 0.5} == {"0", "4", "5"}
+    level = baselines.birads(test, baselines.ZERO_AS_FOUR)["probability"]
+    assert dict(zip(given, level, strict=True)) == dict(zip(given, found, strict=True)) | {"0": found[0]}
     with pytest.raises(ValueError, match=r"assessment of 1 masses .* \(first: x_LEFT_CC_1, '6'\)"):
         baselines.birads(pd.concat([test, masses([("x", 1, "6", "", "")])], ignore_index=True))
 

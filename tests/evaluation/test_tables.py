@@ -648,6 +648,23 @@ def test_the_radiologist_is_also_met_without_the_masses_that_the_reading_itself_
     assert row["called_back_difference"] > row["difference"]
 
 
+def test_the_radiologist_is_also_met_with_every_recall_level() -> None:
+    """BI-RADS 0 and 4 are a tie then, which counts one half."""
+    whole, places = made("G", 4), np.random.default_rng(1).choice([0.2, 0.6, 0.8], 40)
+    birads = whole.query("part == 'test'").assign(mass_id=lambda frame: frame["id"] + "_1", probability=places, fold=0)
+    birads = birads.assign(id=birads["mass_id"])
+    level = birads.assign(probability=birads["probability"].replace(0.6, 0.8))
+    row = comparisons.against_birads("G", {("G", "vgg16", "patch"): whole}, SETTING, birads, (), level).frame.iloc[1]
+    images = whole.set_index("id").loc[birads["image_id"]]
+    theirs = roc_auc_score(level["label"], level["probability"])
+    gap = roc_auc_score(images["label"], images["probability"]) - theirs
+    assert row["zero_as_four_auc_birads"] == pytest.approx(theirs)
+    assert row["zero_as_four_difference"] == pytest.approx(gap)
+    assert row["zero_as_four_low"] < gap < row["zero_as_four_high"]
+    assert row["auc_birads"] == pytest.approx(roc_auc_score(birads["label"], birads["probability"]))
+    assert row["auc_birads"] != pytest.approx(theirs)
+
+
 def test_every_two_protocols_are_compared_in_auc_points() -> None:
     key, official, written = ("G", "vgg16", "patch"), made("G", 1), made("G", 2, 3.0)
     results = {"official": {key: official}, "as_written": {key: written}, "grouped_cv": {key: in_two_folds("G")}}

@@ -87,10 +87,24 @@ def test_splits_are_compared_on_the_cases_that_both_tested(
 ) -> None:
     stages.evaluate(every_protocol["official"])
     found = answers.compared([profile]).query("question == 'random split'")
-    stored = pd.read_csv(every_protocol["official"].results / "protocols.csv")
-    stored = stored.query("first == 'as_written' and second == 'grouped_cv'")
-    assert sorted(found["difference"]) == pytest.approx(sorted(stored["shared_difference"]))
-    assert len(found) == len(stored) > 0
+    stored = pd.read_csv(every_protocol["official"].results / "protocols.csv").query("first == 'as_written'")
+    for second, expected in stored.groupby("second"):
+        of_split = found[found["second"].str.endswith(f", {second}") & (found["seed"] == 0)]
+        assert sorted(of_split["difference"]) == pytest.approx(sorted(expected["shared_difference"]))
+    assert len(found.query("seed == 0")) == len(stored) > 0
+
+
+def test_splits_are_compared_with_every_seed(profile: Profile) -> None:
+    """The official protocol has a second one; AUCs of the shared patches by scikit-learn."""
+    name = "P/resnet50/scratch/fold0-seed"
+    drawn = pd.read_csv(stages.Experiment(profile, "as_written", 0).results / f"cells/{name}0" / PREDICTIONS)
+    official = pd.read_csv(stages.Experiment(profile, "official", 0).results / f"cells/{name}1" / PREDICTIONS)
+    both = drawn.query("part == 'test'").merge(official.query("part == 'test'"), on="id")
+    aucs = [roc_auc_score(both["label_x"], both[f"probability_{side}"]) for side in "xy"]
+    found = answers.compared([profile]).query("question == 'random split' and seed == 1")
+    assert set(found["arm"].str.partition(", ")[2]) == {"minus official"}
+    row = found.query("first == 'ResNet50 (random), as_written, seed 0' and stage == 'P'").iloc[0]
+    assert (row["cases"], row["difference"]) == (len(both), pytest.approx(aucs[0] - aucs[1]))
 
 
 def test_what_the_paper_printed_stands_beside(profile: Profile) -> None:
