@@ -19,6 +19,7 @@ Two more are known where they are there: `crop_path`, a separate picture of the 
 by width of an image that is stored with other proportions (blank: it has its own). Others are kept and not checked.
 """
 
+import csv
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -51,6 +52,7 @@ PROBLEM_COLUMNS = ("id", "stage", "file", "reason")
 NOTE = "note"  # stage of a row that tells of a repair or an oddity: nothing was set aside
 SCAN = "scan"  # stage of a row that tells of a file which belongs to no mass, or of which that is not known
 _SHOWN = 3  # problems that an error message names
+_NOTHING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what programs write for a blank cell, in small letters
 
 ALLOWED = {
     "side": ("LEFT", "RIGHT"),
@@ -143,10 +145,22 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table")
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         header = file.readline()
-    if ";" in header and "," not in header:
-        raise ValueError(f"{path}: its cells are separated by semicolons: save the table with commas")
+        lengths = [len(row) for row in csv.reader(file)]
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if sign in header and "," not in header:
+            raise ValueError(f"{path}: its cells are separated by {name}: save the table with commas")
+    columns = [name.strip() for name in next(csv.reader([header]), [])]
+    twice = [name for name in columns if name and columns.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: column {twice[0]} is there twice: keep one of them")
+    long = [number for number, length in enumerate(lengths, start=2) if length > len(columns) > 0]
+    if long:
+        raise ValueError(
+            f"{path}: row {long[0]} has {lengths[long[0] - 2]} cells, the header {len(columns)}: put a cell that holds "
+            "a comma into double quotes"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
@@ -163,7 +177,10 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], where: str) -> 
     """ValueError naming the columns that `frame` lacks."""
     missing = [column for column in columns if column not in frame]
     if missing:
-        raise ValueError(f"{where}: column {', '.join(missing)} missing (found: {', '.join(map(str, frame.columns))})")
+        small = {str(name).lower() for name in frame.columns}
+        hint = "; names of columns are in small letters" if small & set(missing) else ""
+        found = ", ".join(map(str, frame.columns))
+        raise ValueError(f"{where}: column {', '.join(missing)} missing (found: {found}{hint})")
 
 
 def check(frame: pd.DataFrame, where: str) -> None:
@@ -175,13 +192,14 @@ def check(frame: pd.DataFrame, where: str) -> None:
         raise ValueError(f"{where}: holds no mass")
     require_columns(frame, COLUMNS, where)
     text = frame.astype(object).where(frame.notna(), "").astype(str).apply(lambda column: column.str.strip())
-    for column in KEYS:
-        _refuse(text[column] == "", text, column, "is blank", where)
+    for column in (*KEYS, "image_path"):
+        _refuse(text[column].str.lower().isin(_NOTHING), text, column, "is blank, or a word for it", where)
+    wordy = text["mask_path"].str.lower().isin(_NOTHING) & (text["mask_path"] != "")
+    _refuse(wordy, text, "mask_path", "is a word for a blank cell: leave it blank", where)
     _refuse(text["mass_id"].duplicated(), text, "mass_id", "is there twice", where)
     for column, allowed in ALLOWED.items():
         known = ", ".join(value or "blank" for value in allowed)
         _refuse(~text[column].isin(allowed), text, column, f"must be one of: {known}", where)
-    _refuse(text["image_path"] == "", text, "image_path", "is blank", where)
     for column in [name for name in ("image_path", "mask_path", CROP_PATH) if name in text]:
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
     _check_box_values(text, where)
