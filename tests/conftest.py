@@ -48,7 +48,8 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         places.prepared.mkdir(parents=True, exist_ok=True)
         tables[stage].to_csv(places.prepared / f"{name}.csv", index=False)
         np.save(places.prepared / f"{name}.npy", breasts(len(tables[stage]), size))
-    paths.write_json(places.prepared / "prepare.json", {"settings": {}, "hashes": HASHES})
+    made = paths.plain({"patches": profile.patches, "globals": profile.globals, "seed": 0})
+    paths.write_json(places.prepared / "prepare.json", {"settings": made, "hashes": HASHES})
     split = splits.make("official", tables["P"], tables["G"], profile.split, seed=0)
     splits.write(split, places.splits("official"))
     for number, cell in enumerate(TRAINED):

@@ -25,8 +25,14 @@ def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["evaluate", "--profile", "tiny"], "the split is not drawn: run 01_data_preparation first"),
-        (["split", "--profile", "tiny"], "the data is not prepared: run 01_data_preparation first"),
+        (
+            ["evaluate", "--profile", "tiny"],
+            "the split is not drawn: run `python -m mammo_lib split --profile tiny --protocol official` (01) first",
+        ),
+        (
+            ["split", "--profile", "tiny"],
+            "the data is not prepared: run `python -m mammo_lib prepare --profile tiny --protocol official` (01) first",
+        ),
         (["report", "--profile", "tiny"], "the split is not drawn"),
         (
             ["train", "--profile", "tiny", "--cells", "Q/*"],

@@ -213,6 +213,9 @@ def check(frame: pd.DataFrame, where: str) -> None:
     for column in of_image:
         _refuse(_differs_within(text, "image_id", column), text, column, "differs from another row of its image", where)
     _refuse(_differs_within(text, "image_path", "image_id"), text, "image_id", "has the file of another image", where)
+    boxed = text["box_x"] != ""
+    again = text[boxed].duplicated(["image_id", *BOX_COLUMNS]).reindex(text.index, fill_value=False)
+    _refuse(again, text, "mass_id", "has the box of another mass of its image", where)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

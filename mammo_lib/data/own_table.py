@@ -12,6 +12,7 @@ import pandas as pd
 from mammo_lib.data import cases
 
 TABLE = "cases.csv"
+SLASHES = " (write / in place of \\)"
 ASSESSMENTS = ("0", "1", "2", "3", "4", "5")  # BI-RADS
 
 
@@ -28,7 +29,9 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     rows = cases.records(table)
     files = {row["mass_id"]: _missing(row, root) for row in rows}
     missing = [
-        cases.problem(mass_id, "read", file, f"{file} is not on disk") for mass_id, file in files.items() if file
+        cases.problem(mass_id, "read", file, f"{file} is not on disk" + (SLASHES if "\\" in file else ""))
+        for mass_id, file in files.items()
+        if file
     ]
     missing += cases.label_unknown(rows, missing)
     cases.require_complete(missing, len(table), root, allow_partial)

@@ -25,6 +25,9 @@ IMAGENET = {  # trunk -> torchvision's weights; DEFAULT would change with torchv
     "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
 }
 
+# Names, ours and torchvision's, of what a state may hold beside the trunk that it is taken for.
+_NOT_OF_THE_TRUNK = ("attention.", "head.", "fc.", "classifier.", "AuxLogits.")
+
 
 class WeightsNotAvailable(FileNotFoundError):
     """No file of ImageNet weights for this network; the message says which file, from where, and where to put it."""
@@ -65,8 +68,9 @@ def transfer(network: Classifier, state: Mapping[str, Tensor]) -> TransferReport
     pooling makes all of them fit. Names are the project's ("features.0.weight") or torchvision's, which lack the
     leading "features." or "head.". Values are converted to the network's dtype and device.
 
-    ValueError when the trunk is not filled whole: the state is another network's, and a cell started from a part of it
-    would carry a wrong label. BatchNorm's step counters may be missing: old files have none, and nothing uses them.
+    ValueError when the trunk is not filled whole, or the state has more layers than it: the state is another network's,
+    of a deeper one of the family too, and a cell started from a part of it would carry a wrong label. BatchNorm's step
+    counters may be missing: old files have none, and nothing uses them.
     """
     own = network.state_dict()
     given = {_own_name(name, own): value for name, value in state.items()}
@@ -83,6 +87,12 @@ def transfer(network: Classifier, state: Mapping[str, Tensor]) -> TransferReport
         raise ValueError(
             f"these weights do not fit the trunk of {network.name}: {empty[0]} and {len(empty) - 1} more entries "
             "are absent or of another shape; give the weights of the same trunk, under the names that its layers have"
+        )
+    foreign = [name for name in report.unexpected if not name.startswith(_NOT_OF_THE_TRUNK)]
+    if foreign:
+        raise ValueError(
+            f"these weights are not those of {network.name}: they hold {foreign[0]} and {len(foreign) - 1} more "
+            "entries that it does not have; give the weights of the same trunk"
         )
     network.load_state_dict({name: given[name] for name in loaded}, strict=False)
     return report

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -94,11 +94,30 @@ def prepare(experiment: Experiment, executor: Executor | None = None) -> "Prepar
         )
 
 
+def prepared(experiment: Experiment) -> dict[str, Any]:
+    """The record of the prepared data.
+
+    FileNotFoundError when there is none; StageMismatch when the profile has changed since. The archive is not
+    looked at.
+    """
+    record, profile = experiment.places.prepared / "prepare.json", experiment.profile
+    if not record.exists():
+        raise FileNotFoundError(f"{record}: the data is not prepared: run {experiment.command('prepare')} first")
+    content = paths.read_json(record)
+    wanted = {"patches": profile.patches, "globals": profile.globals, "seed": DATA_SEED}
+    differing = paths.differences({name: content["settings"][name] for name in wanted}, wanted)
+    if differing:
+        raise paths.StageMismatch(
+            f"{record} was made with other settings ({'; '.join(differing[:3])}): delete it and run "
+            f"{experiment.command('prepare')} again"
+        )
+    return content
+
+
 def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
     """Set P or G: images uint8 (N, S, S), memory-mapped, and the table whose row i describes image i."""
+    prepared(experiment)
     folder, name = experiment.places.prepared, ARRAY[stage]
-    if not (folder / "prepare.json").exists():
-        raise FileNotFoundError(f"{folder / 'prepare.json'}: the data is not prepared: run 01_data_preparation first")
     path = folder / f"{name}.npy"
     if not path.exists():
         raise FileNotFoundError(
@@ -145,7 +164,7 @@ def expected(experiment: Experiment, stage: str) -> pd.DataFrame:
     """The validation and test cases that every cell of a stage must have predicted, with their fold."""
     path = experiment.results / f"expected_{stage}.csv"
     if not path.exists():
-        raise FileNotFoundError(f"{path}: the split is not drawn: run 01_data_preparation first")
+        raise FileNotFoundError(f"{path}: the split is not drawn: run {experiment.command('split')} first")
     return read_table(path)
 
 

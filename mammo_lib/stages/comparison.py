@@ -14,7 +14,7 @@ from mammo_lib import paths
 from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NO_CALLBACK, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
 from mammo_lib.stages.experiment import Experiment, extra_file, read_table
-from mammo_lib.stages.trainings import PREDICTIONS, cells, outcomes
+from mammo_lib.stages.trainings import PREDICTIONS, cells, made_otherwise, outcomes
 from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
 if TYPE_CHECKING:
@@ -54,9 +54,16 @@ def _runs(experiment: Experiment) -> "Runs":
 
 
 def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], Path]:
-    """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of our own rows."""
+    """(stage, network, initial, fold, seed) -> predictions of the cells that are done, and of our own rows.
+
+    Not of cells that were trained with other settings than the profile has now: `setting_of` says so.
+    """
     matrix, folder = cells(experiment), experiment.results / "cells"
-    files = {(c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS for c in matrix}
+    files = {
+        (c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS
+        for c in matrix
+        if not made_otherwise(experiment, c, folder)
+    }
     for row, stage, fold in product(EXTRA_LABELS, experiment.profile.main_initial, {cell.fold for cell in matrix}):
         seed = 0 if row == PROBE else experiment.seed  # nothing is random in the probe
         files[stage, row, EXTRA_INITIAL, fold, seed] = extra_file(experiment, row, stage, fold)
@@ -126,7 +133,10 @@ def setting_of(experiment: Experiment) -> "Setting":
     reasons: dict[tuple[str, str, str], str] = {}
     for cell in cells(experiment):
         row, key = tried[tried["cell"] == cell.name], (cell.stage, cell.network, cell.initial)
-        if row.empty:
+        otherwise = made_otherwise(experiment, cell, experiment.results / "cells")
+        if otherwise:
+            reasons[key] = f"trained with other settings ({otherwise})"
+        elif row.empty:
             reasons.setdefault(key, f"fold {cell.fold} not run" if cell.fold else "not run")
         elif row["state"].item() == NOT_AVAILABLE:
             reasons[key] = "weights not available"

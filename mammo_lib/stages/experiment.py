@@ -61,6 +61,11 @@ class Experiment:
     def figures(self) -> Path:
         return self.places.figures / self.protocol
 
+    def command(self, step: str) -> str:
+        """How a step is run, in words for a message: from a shell, or by its notebook."""
+        notebook = {"prepare": "01", "split": "01", "train": "02 and 03"}[step]
+        return f"`python -m mammo_lib {step} --profile {self.profile.name} --protocol {self.protocol}` ({notebook})"
+
 
 def extra_file(experiment: Experiment, row: str, stage: str, fold: int = 0) -> Path:
     """Where the predictions of one of config.EXTRA_LABELS in one fold of stage "P" or "G" are.

@@ -109,7 +109,7 @@ def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
     told = tried[(tried["cell"] == cell.name) & tried["state"].isin((DIVERGED, NOT_AVAILABLE))]
     if told.empty:
         raise FileNotFoundError(
-            f"{experiment.runs / cell.name}: this training is not finished: run 03_global_finetuning first"
+            f"{experiment.runs / cell.name}: this training is not finished: run {experiment.command('train')} first"
         )
     old = [*experiment.results.glob("localisation*.csv")]
     old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]

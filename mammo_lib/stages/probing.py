@@ -16,7 +16,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, PROBE, Probe
-from mammo_lib.stages.archive import load, parts
+from mammo_lib.stages.archive import load, parts, prepared
 from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.grid import Grid
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
@@ -145,7 +145,7 @@ def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
 
     count, places = len(load(experiment, "G")[0]), experiment.places
     found = weights.imagenet("vgg16", places.weights)
-    hashes = paths.read_json(places.prepared / "prepare.json")["hashes"]
+    hashes = prepared(experiment)["hashes"]
     settings = f"{hashes['globals.npy']} {found.sha256} {experiment.profile.probe.precision}"
     folder = places.prepared / "described" / hashlib.sha256(settings.encode()).hexdigest()[:12]
     starts = [start for start in range(0, count, IMAGES_AT_ONCE) if not _file(folder, start).exists()]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
-from mammo_lib.stages.archive import ARRAY, load, parts
+from mammo_lib.stages.archive import ARRAY, load, parts, prepared
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.training.folder import BEST, CELL_CLAIM, HISTORY, RECORD, WARM_UP, claim, turn
 
@@ -53,6 +53,7 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
     from mammo_lib.training import experiments, loop, records
 
     wanted = cells(experiment, pattern)
+    prepared(experiment)  # what all need is said once
     print(f"{len(wanted)} cells of profile {experiment.profile.name} on {records.device_name(default_device())}")
     outcomes = experiments.run(
         wanted,
@@ -130,6 +131,21 @@ def _is_done_as_asked(experiment: Experiment, cell: "Cell") -> bool:
     given = {name: known[name] for name in known if name == INITIAL_WEIGHTS}
     inputs = hashes_of_inputs(experiment, cell.stage) | given
     return paths.is_done(record, records.cell_settings(cell, experiment.profile, inputs))
+
+
+def made_otherwise(experiment: Experiment, cell: "Cell", folder: Path) -> str:
+    """In what a finished cell's record in `folder` differs from the profile as it is now; "" where in nothing.
+
+    Its inputs are not compared: that needs the images, and who reads results/ may have none.
+    """
+    from mammo_lib.training import records
+
+    record = folder / cell.name / RECORD
+    if not record.exists():
+        return ""
+    wanted = records.cell_settings(cell, experiment.profile, {})
+    found = paths.read_json(record)["settings"] | {"inputs": wanted["inputs"]}
+    return "; ".join(paths.differences(found, wanted)[:3])
 
 
 def _warm_up(
@@ -244,7 +260,9 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
             tried = outcomes(experiment).set_index("cell")["state"].get(cell.parent.name)
             if tried in (DIVERGED, NOT_AVAILABLE):
                 raise weights.WeightsNotAvailable(f"its parent {cell.parent.name} is {tried}")
-            raise FileNotFoundError(f"{best.parent}: this training is not finished: run 02_patch_pretraining first")
+            raise FileNotFoundError(
+                f"{best.parent}: this training is not finished: run {experiment.command('train')} first"
+            )
         _is_done_as_asked(experiment, cell.parent)  # StageMismatch when it was trained otherwise
         state = checkpoint.load(best)["network"]
         return _Initial(cell.parent.name, state, {INITIAL_WEIGHTS: paths.file_hash(best)})
@@ -256,11 +274,10 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
 
 def hashes_of_inputs(experiment: Experiment, stage: str) -> dict[str, str]:
     """Hashes of what a training of stage "P" or "G" reads besides its initial weights."""
-    prepared = paths.read_json(experiment.places.prepared / "prepare.json")["hashes"]
-    name = ARRAY[stage]
+    hashes, name = prepared(experiment)["hashes"], ARRAY[stage]
     return {
-        "images": prepared[f"{name}.npy"],
-        "table": prepared[f"{name}.csv"],
+        "images": hashes[f"{name}.npy"],
+        "table": hashes[f"{name}.csv"],
         "split": paths.file_hash(experiment.places.splits(experiment.protocol)),
     }
 
@@ -335,7 +352,8 @@ def outcomes(experiment: Experiment) -> pd.DataFrame:
 def status(experiment: Experiment) -> pd.DataFrame:
     """How far every cell of the matrix is, and the time it still needs.
 
-    One that came to nothing when it was last tried, for want of weights or because it diverged, says so.
+    One that came to nothing when it was last tried, for want of weights or because it diverged, says so; one that is
+    done, but was with other settings than the profile has now, is "stale".
     """
     from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE, status
 
@@ -343,20 +361,27 @@ def status(experiment: Experiment) -> pd.DataFrame:
     told = table["cell"].map(outcomes(experiment).set_index("cell")["state"])
     settled = told.isin((DIVERGED, NOT_AVAILABLE)) & ~table["state"].isin(("done", "running"))
     table.loc[settled, "state"] = told[settled]
+    stale = [bool(made_otherwise(experiment, cell, experiment.runs)) for cell in cells(experiment)]
+    table.loc[stale, "state"] = "stale"
     return table
 
 
 def any_history(experiment: Experiment, stage: str) -> bool:
     """Whether a cell of the stage is finished."""
+    return any(path.exists() for _, path in _histories(experiment, f"{stage}/*"))
+
+
+def _histories(experiment: Experiment, pattern: str) -> "list[tuple[Cell, Path]]":
+    """Where the history of each cell is; of none that was trained with other settings than the profile has now."""
     folder = experiment.results / "cells"
-    return any((folder / cell.name / HISTORY).exists() for cell in cells(experiment, f"{stage}/*"))
+    agreeing = [cell for cell in cells(experiment, pattern) if not made_otherwise(experiment, cell, folder)]
+    return [(cell, folder / cell.name / HISTORY) for cell in agreeing]
 
 
 def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
     """history.csv of every finished cell of a stage, below one another, with the cell's name in column `cell`."""
     frames = []
-    for cell in cells(experiment, f"{stage}/*"):
-        path = experiment.results / "cells" / cell.name / HISTORY
+    for cell, path in _histories(experiment, f"{stage}/*"):
         if path.exists():
             frames.append(pd.read_csv(path).assign(cell=cell.name, network=cell.network, initial=cell.initial))
     if not frames:

@@ -94,6 +94,7 @@ def test_nothing_is_written_for_a_bad_table(tmp_path):
         ([{"box_y": None}], r"box_y '' must be a whole number"),
         ([{"box_y": "seven"}], r"box_y 'seven' must be a whole number"),
         ([{**MASKED, "mask_path": ""}], r"mask_path '' is blank, and so is the box"),
+        ([{}, {"mass_id": "2"}], r"row 3 .*mass_id '2' has the box of another mass of its image"),
         ([{}, {**MASKED, "patient_id": "P_2"}], r"row 3 .*patient_id 'P_2' differs from another row of its image"),
         ([{}, {**MASKED, "image_path": "b.png"}], r"row 3 .*image_path 'b\.png' differs"),
         ([{}, {**MASKED, "image_id": "P_2_LEFT_CC"}], r"row 3 .*image_id 'P_2_LEFT_CC' has the file of another image"),

@@ -36,6 +36,13 @@ def test_a_table_whose_files_are_there_comes_back_whole(archive):
     assert problems.empty
 
 
+def test_a_path_of_windows_is_told_so(archive):
+    table = (archive / "cases.csv").read_text(encoding="utf-8")
+    (archive / "cases.csv").write_text(table.replace("masks/2.png", "masks\\2.png"), encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=r"m 2: masks\\2\.png is not on disk \(write / in place of \\\)"):
+        own_table.case_table(archive)
+
+
 @pytest.mark.parametrize(
     ("gone", "mass"), [("Größe 1.png", "m 1"), ("masks/2.png", "m 2"), ("crop 3.png", "m 3"), ("Größe 4.png", "m 4")]
 )
@@ -85,7 +92,7 @@ def test_a_missing_malignant_mass_does_not_leave_its_image_benign(archive):
         row(5, **masked, image_id="i1", patient_id="José 1", image_path="Größe 1.png"),
         row(2, **BOX),
         row(6, **masked | {"mask_path": "masks/gone too.png"}, **own),
-        row(7, label=1, **BOX, **own),
+        row(7, label=1, **(BOX | {"box_x": 9}), **own),
     ]
     cases.write(cases.table(rows, "here"), archive / "cases.csv")
     table, problems = own_table.case_table(archive, allow_partial=True)

@@ -68,10 +68,10 @@ def test_patch_weights_start_a_global_network_whole(name):
 def test_transfer_lists_what_did_not_fit():
     network, other = small("vgg16_cbam"), small("vgg16", vgg_hidden=8, seed=1)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    state = {**other.state_dict(), "extra": torch.zeros(1)}
+    state = {**other.state_dict(), "AuxLogits.fc.bias": torch.zeros(1)}
     report = weights.transfer(network, state)
     assert set(report.missing) == {f"attention.{part}.weight" for part in ("mlp.0", "mlp.2", "conv")}
-    assert report.unexpected == ("extra",)
+    assert report.unexpected == ("AuxLogits.fc.bias",)
     assert set(report.mismatched) == {
         f"head.classifier.{part}" for part in ("0.weight", "0.bias", "3.weight", "3.bias", "6.weight")
     }
@@ -79,7 +79,7 @@ def test_transfer_lists_what_did_not_fit():
     for key, value in network.state_dict().items():
         assert torch.equal(value, state[key] if key in report.loaded else before[key])
     assert str(report).startswith("27 entries loaded; left at random: attention.mlp.0.weight,")
-    assert str(report).endswith("not used: extra")
+    assert str(report).endswith("not used: AuxLogits.fc.bias")
 
 
 def test_another_trunks_state_is_refused_and_changes_nothing():
@@ -88,6 +88,18 @@ def test_another_trunks_state_is_refused_and_changes_nothing():
     for state in (small("resnet50").state_dict(), {}, {"features.0.weight": torch.zeros(64, 3, 3, 3)}):
         with pytest.raises(ValueError, match="do not fit the trunk of vgg16: features"):
             weights.transfer(network, state)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_deeper_sisters_state_is_refused():
+    """ResNet101 has every layer of ResNet50, in the same shapes, and more."""
+    state = models.resnet101(num_classes=2).state_dict()
+    network = small("resnet50_cbam")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"not those of resnet50_cbam: they hold layer3\.6\.conv1\.weight and \d+ more"
+    ):
+        weights.transfer(network, state)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 

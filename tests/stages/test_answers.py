@@ -14,15 +14,20 @@ from mammo_lib import paths, stages
 from mammo_lib.config import PROBE, Profile
 from mammo_lib.stages import answers
 from mammo_lib.stages.experiment import extra_file
-from mammo_lib.stages.trainings import PREDICTIONS, RECORD
+from mammo_lib.stages.trainings import PREDICTIONS, RECORD, cells
+from mammo_lib.training import records
 
 
 @pytest.fixture(scope="module")
 def profile(every_protocol: dict[str, stages.Experiment]) -> Profile:
     """Of made-up trainings that have their records: seeds 0 and 1 of the official protocol, 0 of the others."""
     for experiment in every_protocol.values():
-        for number, path in enumerate(experiment.results.glob(f"cells/*/*/*/*/{PREDICTIONS}")):
-            paths.write_json(path.with_name(RECORD), {"started": number})
+        known = {cell.name: cell for seed in (0, 1) for cell in cells(replace(experiment, seed=seed))}
+        folder = experiment.results / "cells"
+        for number, path in enumerate(folder.glob(f"*/*/*/*/{PREDICTIONS}")):
+            cell = known[str(path.parent.relative_to(folder))]
+            settings = records.cell_settings(cell, experiment.profile, {})
+            paths.write_json(path.with_name(RECORD), {"started": number, "settings": settings})
     return every_protocol["official"].profile
 
 
@@ -128,7 +133,8 @@ def test_a_pair_of_trainings_that_was_copied_counts_once(profile: Profile, copy:
 
 
 def test_another_training_counts_though_it_ends_the_same(profile: Profile, copy: Profile) -> None:
-    paths.write_json(cell(copy, "P/resnet50/scratch", 1) / RECORD, {"started": "later"})
+    record = cell(copy, "P/resnet50/scratch", 1) / RECORD
+    paths.write_json(record, paths.read_json(record) | {"started": "later"})
     found = answers.compared([profile, copy]).query("profile == 'copy' and question == 'CBAM'")
     assert found[["first", "seed"]].to_numpy().tolist() == [["ResNet50+CBAM (random)", 1]]
 

@@ -11,11 +11,12 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from mammo_lib import config, stages
+from mammo_lib import config, paths, stages
 from mammo_lib.config import INITIAL_LABELS, MASS_MAP, PROBE
 from mammo_lib.evaluation import comparisons, figures, figures_curves
 from mammo_lib.stages import comparison, page
 from mammo_lib.stages.experiment import extra_file
+from mammo_lib.training import records
 from mammo_lib.training.experiments import Cell
 
 
@@ -242,6 +243,23 @@ def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(ru
     row = frame.query("network == 'VGG16' and initial == 'ImageNet'")
     assert row["note"].tolist() == ["failed: Diverged: loss is nan"]
     assert row["auc"].isna().all()
+
+
+def test_a_cell_of_other_settings_than_the_profiles_is_left_out_and_says_so(run: stages.Experiment) -> None:
+    name, longer = "P/resnet50/scratch/fold0-seed0", replace(run.profile.patch_training, max_epochs=9)
+    cell = next(cell for cell in stages.cells(run) if cell.name == name)
+    of_longer = records.cell_settings(cell, replace(run.profile, patch_training=longer), {"images": "of that time"})
+    record = run.results / "cells" / name / "run.json"
+    try:
+        paths.write_json(record, {"settings": of_longer})
+        made = stages.evaluate(run)
+        assert ("P", "resnet50", "scratch") not in comparison.predictions(run)
+    finally:
+        record.unlink()
+    row = made["table1"].frame.query("network == 'ResNet50'")
+    assert row["note"].tolist() == ["trained with other settings (training.max_epochs: was 9, is 1)"]
+    assert row["auc"].isna().all()
+    assert stages.evaluate(run)["table1"].frame.query("network == 'ResNet50'")["auc"].notna().all()
 
 
 def test_the_reason_of_the_first_fold_is_the_one_that_is_told(

@@ -81,6 +81,28 @@ def test_only_test_images_are_explained_each_with_its_own_score(home: Path, tmp_
     assert explanation._probability(tmp_path, test).tolist() == scores["probability"].tolist()
 
 
+def test_sets_of_other_sizes_are_not_taken(home: Path) -> None:
+    """Also not by a training whose record was deleted, as its message asks for."""
+    run = stages.Experiment.of("tiny", "official", 0)
+    larger = replace(run, profile=replace(run.profile, patches=replace(run.profile.patches, size=96)))
+    reason = r"prepare.json was made with other settings \(patches.size: was 80, is 96\): delete it and run `python -m"
+    for ask in (
+        lambda: stages.split(larger),
+        lambda: stages.train(larger, "P/resnet50/*"),
+        lambda: trainings.hashes_of_inputs(larger, "P"),
+    ):
+        with pytest.raises(paths.StageMismatch, match=reason):
+            ask()
+
+
+def test_a_training_without_prepared_sets_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("tiny", "official", 0)
+    with pytest.raises(FileNotFoundError, match="the data is not prepared: run `python -m mammo_lib prepare --profile"):
+        stages.train(run)
+    assert not (run.results / "outcomes.csv").exists()
+
+
 @pytest.mark.parametrize("name", ["patches.npy", "patches.csv"])
 def test_a_record_knows_the_arrays_and_the_table_of_its_stage(
     name: str, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +110,7 @@ def test_a_record_knows_the_arrays_and_the_table_of_its_stage(
     run = stages.Experiment.of("tiny", "official", 0)
     before = {stage: trainings.hashes_of_inputs(run, stage) for stage in ("P", "G")}
     prepared = paths.read_json(run.places.prepared / "prepare.json")
-    monkeypatch.setattr(paths, "read_json", lambda _: {"hashes": prepared["hashes"] | {name: "another"}})
+    monkeypatch.setattr(paths, "read_json", lambda _: prepared | {"hashes": prepared["hashes"] | {name: "another"}})
     assert trainings.hashes_of_inputs(run, "P") != before["P"]
     assert trainings.hashes_of_inputs(run, "G") == before["G"]
 

@@ -47,6 +47,18 @@ def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
     assert shown.loc[names, "state"].tolist() == ["diverged", "not available", "waiting"]
 
 
+def test_a_cell_of_other_settings_is_stale(tmp_path: Path, trained_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(trained_home, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    longer = replace(experiment.profile.global_training, max_epochs=2)
+    changed = replace(experiment, profile=replace(experiment.profile, global_training=longer))
+    for run, state in ((experiment, "done"), (changed, "stale")):
+        shown = stages.status(run).set_index("cell")["state"]
+        assert shown["G/resnet50/scratch/fold0-seed0"] == state
+        assert shown["P/resnet50_cbam/scratch/fold0-seed0"] == "done"
+
+
 def test_of_two_commands_that_end_at_once_both_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     experiment = stages.Experiment.of("tiny", "official", 0)
@@ -75,6 +87,7 @@ def test_a_finished_cell_is_told_though_the_next_is_interrupted(
         return Outcome(cell, "done", "random")
 
     monkeypatch.setattr(trainings, "train_cell", train)
+    monkeypatch.setattr(trainings, "prepared", lambda _: {})
     with pytest.raises(KeyboardInterrupt):
         stages.train(experiment, "P/vgg16*")
     name = "P/vgg16/scratch/fold0-seed0"
