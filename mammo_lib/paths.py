@@ -7,6 +7,7 @@ written beside it under another name and moved there.
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from mammo_lib.config import Profile
 
 if TYPE_CHECKING:
     import pandas as pd
+
+HASH = re.compile("[0-9a-f]{64}")
 
 
 class StageMismatch(RuntimeError):
@@ -151,10 +154,15 @@ def is_done(record: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Fields in which two trees of settings differ, each as "name: was ..., is ..."; empty when they agree."""
+    """Fields in which two trees of settings differ, each as "name: was ..., is ..."; empty when they agree.
+
+    Of two hashes a reader learns no more than "name: has changed".
+    """
     before, after = _flat(plain(found)), _flat(plain(wanted))
     return [
-        f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
+        f"{key}: has changed"
+        if all(HASH.fullmatch(str(tree.get(key))) for tree in (before, after))
+        else f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]

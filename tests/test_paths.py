@@ -36,6 +36,11 @@ def test_a_stage_is_done_with_the_same_settings_only(tmp_path: Path) -> None:
         paths.is_done(record, settings | {"new": 1})
     with pytest.raises(paths.StageMismatch, match=r"\(seed: was 0, is None\)"):
         paths.is_done(record, {"patches": profile.patches})
+    paths.write_json(record, {"settings": {"files": 64 * "a"}})
+    with pytest.raises(paths.StageMismatch, match=r"\(files: has changed\)"):
+        paths.is_done(record, {"files": 64 * "b"})
+    with pytest.raises(paths.StageMismatch, match=r"\(files: was 'a{64}', is None\)"):
+        paths.is_done(record, {})
 
 
 def test_home_and_archive_follow_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

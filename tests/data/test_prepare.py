@@ -437,5 +437,5 @@ def test_files_of_a_users_own_table_that_change_are_noticed(archive, tmp_path):
     prepare.prepare(table, NO_PROBLEMS, root, tmp_path / "out", own, 7)
     image = cv2.imread(str(root / "A1_LEFT_CC.png"), 0)
     cv2.imwrite(str(root / "A1_LEFT_CC.png"), image[:, ::-1])
-    with pytest.raises(paths.StageMismatch, match="files: was"):
+    with pytest.raises(paths.StageMismatch, match="files: has changed"):
         prepare.prepare(table, NO_PROBLEMS, root, tmp_path / "out", own, 7)

@@ -242,7 +242,7 @@ def test_a_cell_is_not_done_when_it_started_from_other_weights(
     say_it_started_from(now)
     assert trainings.train_cell(experiment, cell).state == "skipped"
     say_it_started_from(before)
-    with pytest.raises(paths.StageMismatch, match=rf"\(inputs\.initial_weights: was '{before}', is '{now}'\)"):
+    with pytest.raises(paths.StageMismatch, match=r"\(inputs\.initial_weights: has changed\)"):
         trainings.train_cell(experiment, cell)
 
 
