@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib import config, paths, readme
+from mammo_lib.evaluation import audit, hypotheses
 from mammo_lib.evaluation.captions import FIGURES
 from mammo_lib.stages import answers, mapping
 
@@ -257,6 +258,15 @@ def test_claims_are_found_and_shares_without_a_mark_too() -> None:
     assert CLAIM.findall("of **22**<!--7--> images") == [("22", "7")]
     assert CLAIM.findall("AUC +0.81\n[−0.70, 0.9]<!--8-->, 5 %<!--9-->") == [("+0.81\n[−0.70, 0.9]", "8"), ("5", "9")]
     assert SHARE.findall(CLAIM.sub("", prose("AUC 0.81 and `0.5` and 0.7<!--7-->, 0.8 [0.7, 0.9]<!--8-->"))) == ["0.81"]
+
+
+@pytest.mark.parametrize(("table", "stage"), [("Table 1", "P"), ("Table 2", "G")])
+def test_no_size_explains_more_by_one_rule_than_those_that_readme_names(table: str, stage: str) -> None:
+    shown = pd.read_csv(ROOT / "results" / "published" / "test_sets.csv").query(f"table == '{table}'")
+    for name, convention in (("all_rounded", "rounding"), ("all_cut", "truncation")):
+        best = audit.best_test_sets(hypotheses.printed_rows(stage), convention=convention)
+        assert best["explained"].max() == shown[name].max()
+    assert "No other size explains more, by either rule." in " ".join(BOTH.split())
 
 
 def test_what_notebook_06_says_that_it_found() -> None:

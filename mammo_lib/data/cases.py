@@ -147,7 +147,10 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{path}: there is no such table")
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         header = file.readline()
-        lengths = [len(row) for row in csv.reader(file)]
+        try:
+            lengths = [len(row) for row in csv.reader(file)]
+        except csv.Error as error:  # a quote that is never closed makes one cell of the rest
+            raise ValueError(f"{path}: not a CSV table ({error})") from None
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
         if sign in header and "," not in header:
             raise ValueError(f"{path}: its cells are separated by {name}: save the table with commas")

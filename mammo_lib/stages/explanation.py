@@ -14,7 +14,7 @@ from mammo_lib import paths
 from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
-from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, load_network, outcomes
+from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, load_network, outcomes, refuse_stale
 from mammo_lib.training.folder import BEST, RECORD
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
     if not (folder / RECORD).exists():  # best.pt is there from the first epoch on
         _refuse(experiment, cell)
+    refuse_stale(experiment, cell)  # also of maps that are made
     settings = {
         "network": paths.file_hash(folder / BEST),
         "cases": test["id"].tolist(),

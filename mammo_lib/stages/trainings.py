@@ -291,13 +291,25 @@ def predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batc
     return predicted.reindex(columns=PREDICTION_COLUMNS)
 
 
+def refuse_stale(experiment: Experiment, cell: "Cell") -> None:
+    """StageMismatch for a finished cell that was trained with other settings than the profile has now."""
+    otherwise = made_otherwise(experiment, cell, experiment.runs)
+    if otherwise:
+        raise paths.StageMismatch(
+            f"{experiment.runs / cell.name / RECORD} was made with other settings ({otherwise}): delete it and train "
+            "the cell again"
+        )
+
+
 def load_network(experiment: Experiment, cell: "Cell") -> "Classifier":
     """The trained network of a cell, its best epoch, on the CPU and in evaluation mode.
 
-    FileNotFoundError when it is not trained; ValueError when the checkpoint is of another network.
+    FileNotFoundError when it is not trained; StageMismatch as `refuse_stale`; ValueError when the checkpoint is of
+    another network.
     """
     from mammo_lib.training import checkpoint
 
+    refuse_stale(experiment, cell)
     path = experiment.runs / cell.name / BEST
     state, network = checkpoint.load(path), build_network(experiment.profile, cell)
     foreign = paths.differences(state["config"].get("cell", {}), paths.plain(cell))

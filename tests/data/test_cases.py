@@ -132,6 +132,7 @@ def test_an_empty_table():
         (b"mass_id\tside\n1\tLEFT\n", "separated by tabs: save the table with commas"),
         (b"Mass_ID,side\n1,LEFT\n", r"found: Mass_ID, side; names of columns are in small letters\)"),
         (b'mass_id,side\n"a,b\n', "not a CSV table"),
+        (b'mass_id,side\n"a,b\n' + 200_000 * b"c", "not a CSV table"),
         (b"\x89PNG\r\n", "is not UTF-8"),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from mammo_lib import stages
+from mammo_lib import paths, stages
 from mammo_lib.evaluation import gradcam, localisation, removal
-from mammo_lib.stages import explanation
+from mammo_lib.stages import explanation, trainings
 from mammo_lib.training.experiments import Cell
 
 SIZE = 32
@@ -130,6 +130,15 @@ def finished(tmp_path, trained_home, monkeypatch):
 def test_a_profile_may_leave_removal_out(finished):
     without = replace(finished, profile=replace(finished.profile, removal=False))
     assert set(stages.explain(without)["measure"]) == set(localisation.MEASURES)
+
+
+def test_maps_of_a_network_of_other_settings_are_not_taken(finished):
+    longer = replace(finished.profile.global_training, max_epochs=9)
+    changed = replace(finished, profile=replace(finished.profile, global_training=longer))
+    cell = next(cell for cell in stages.cells(finished) if cell.name == "G/resnet50_cbam/patch/fold0-seed0")
+    for ask in (lambda: stages.explain(changed), lambda: trainings.load_network(changed, cell)):
+        with pytest.raises(paths.StageMismatch, match=r"training.max_epochs: was 1, is 9\): delete it and train"):
+            ask()
 
 
 def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finished):
