@@ -131,7 +131,10 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
         from mammo_lib.training.experiments import UNFINISHED
 
         outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
-        print(_text(outcomes))
+        counts, nothing = outcomes.state.value_counts(), outcomes[~outcomes.state.isin(("done", "skipped"))]
+        print("; ".join(f"{count} {state}" for state, count in counts.items()))
+        for _, cell, state, message in nothing.itertuples():
+            print(f"{state}: {cell}: {message}")
         return int(outcomes.state.isin(UNFINISHED).any())
     if arguments.step == "download":
         print(stages.download(experiment, executor, arguments.stream, arguments.yes))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from mammo_lib import __main__ as shell
+from mammo_lib import stages
 from mammo_lib.config import PROFILES, get_profile
 from mammo_lib.data import cases
 
@@ -40,6 +42,7 @@ def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (["transfer", "--learnt-on", "tiny"], f"none of {CELLS} cells is trained: train profile tiny first"),
         (["check", "--profile", "nano"], "unknown profile 'nano': choose one of quick, paper"),
+        (["train", "--profile", "tiny", "--workers", "-2"], "workers is -2: give 0 or a positive number"),
         (["check", "--seed", "-1"], "seed is -1: give 0 or a positive number"),
         (["notebook", "99_nothing"], "unknown notebook '99_nothing': choose one of 00_environment"),
         (["check", "--profile", "paper"], "data/CBIS-DDSM: the archive of profile paper"),
@@ -84,6 +87,20 @@ def test_an_archive_with_a_hole_stops_unless_a_part_will_do(tmp_path: Path) -> N
     mixed = call(tmp_path, "prepare", "--profile", "own")
     assert mixed.returncode == 1
     assert "masses: was 2, is 3" in mixed.stderr
+
+
+def test_train_ends_with_counts_and_with_what_came_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    rows = [("a", "done", "random"), ("b", "done", "random"), ("c", "not available", "no file"), ("d", "failed", "why")]
+    for count, status in ((4, 1), (3, 0)):
+        table = pd.DataFrame(rows[:count], columns=["cell", "state", "message"])
+        monkeypatch.setattr(stages, "train", lambda *_, table=table, **__: table)
+        assert shell.run(shell.parser().parse_args(["train", "--profile", "tiny"])) == status
+        told = capsys.readouterr().out.splitlines()
+        assert told[0] == "2 done; 1 not available; 1 failed"[: len(told[0])]
+        assert told[1:] == ["not available: c: no file", "failed: d: why"][: count - 2]
 
 
 def test_the_traceback_is_there_for_who_asks(tmp_path: Path) -> None:

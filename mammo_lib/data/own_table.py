@@ -26,6 +26,8 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     table = cases.read(root / TABLE)
     _check_assessments(table, root / TABLE)
     _check_masks(table, root / TABLE)
+    _check_patients(table, root / TABLE)
+    _check_pathology(table, root / TABLE)
     rows = cases.records(table)
     files = {row["mass_id"]: _missing(row, root) for row in rows}
     missing = [
@@ -59,6 +61,31 @@ def _check_masks(table: pd.DataFrame, path: Path) -> None:
         raise ValueError(
             f"{path}: mass_id {row['mass_id']!r}: mask_path {row['mask_path']!r} is the mask of another mass too: "
             "give each a mask of its own, or a box"
+        )
+
+
+def _check_patients(table: pd.DataFrame, path: Path) -> None:
+    """One patient written in two ways would be two, and might train and be tested on."""
+    written = pd.Series(table["patient_id"].unique())
+    bare = written.str.casefold().str.replace(r"\s+", "", regex=True).str.lstrip("0")
+    for _, same in written.groupby(bare):
+        if len(same) > 1:
+            raise ValueError(
+                f"{path}: patient_id {same.iloc[0]!r} and {same.iloc[1]!r} differ in capitals, blanks or leading zeros "
+                "alone: write one patient in one way, or give two patients other ids"
+            )
+
+
+def _check_pathology(table: pd.DataFrame, path: Path) -> None:
+    """The source's own word and the label made from it must not contradict each other."""
+    word = table["pathology"].str.casefold()
+    says = {0: word.str.startswith("benign"), 1: word.str.startswith("malignant")}
+    wrong = table[(says[0] & (table["label"] == 1)) | (says[1] & (table["label"] == 0))]
+    if not wrong.empty:
+        row = wrong.iloc[0]
+        raise ValueError(
+            f"{path}: mass_id {row['mass_id']!r}: pathology {row['pathology']!r} contradicts label {row['label']} "
+            "(1 malignant, 0 benign): correct one of them"
         )
 
 

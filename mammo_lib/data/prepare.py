@@ -230,7 +230,7 @@ def _patch_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame
         for index, (x, y, side) in enumerate(findings.centres):
             mass = of_mass[list(findings.boxes)[index // count]]
             where = {"centre_x": x, "centre_y": y, "window": side}
-            rows.append({"patch_id": f"{mass['mass_id']}#{index % count}", **mass, **where})
+            rows.append({**mass, "patch_id": f"{mass['mass_id']}#{index % count}", **where})
     return pd.DataFrame(rows, columns=list(PATCH_COLUMNS))
 
 

@@ -168,12 +168,20 @@ def expected(experiment: Experiment, stage: str) -> pd.DataFrame:
     return read_table(path)
 
 
+def split_file(experiment: Experiment) -> Path:
+    """Where the protocol's split is. FileNotFoundError when it is not drawn."""
+    path = experiment.places.splits(experiment.protocol)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: the split is not drawn: run {experiment.command('split')} first")
+    return path
+
+
 def parts(experiment: Experiment, stage: str) -> pd.DataFrame:
     """The cases of set P or G, one row for each fold they are in: their table, with `row`, `fold` and `part` added."""
     from mammo_lib.data import splits
 
     (_, patches), (_, whole) = load(experiment, "P"), load(experiment, "G")
-    placed = splits.read(experiment.places.splits(experiment.protocol), patches, whole)
+    placed = splits.read(split_file(experiment), patches, whole)
     placed = placed.loc[placed["stage"] == stage, ["fold", "id", "part"]]
     return with_ids({"P": patches, "G": whole}[stage], stage).merge(placed, on="id", validate="one_to_many")
 

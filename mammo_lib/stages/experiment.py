@@ -162,8 +162,10 @@ def executor(workers: int, dask_address: str | None = None, small_jobs: bool = F
     """Where cells and images are worked on: this process (None), `workers` processes, or a Dask cluster's workers.
 
     A cell gets a process of its own, which shares the GPU, or has one of several; with `small_jobs`, images for
-    instance, the processes are kept from one to the next.
+    instance, the processes are kept from one to the next. ValueError when `workers` is negative.
     """
+    if workers < 0:
+        raise ValueError(f"workers is {workers}: give 0 or a positive number")
     if dask_address:
         from distributed import Client
 

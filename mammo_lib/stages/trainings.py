@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
-from mammo_lib.stages.archive import ARRAY, load, parts, prepared
+from mammo_lib.stages.archive import ARRAY, load, parts, prepared, split_file
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.training.folder import BEST, CELL_CLAIM, HISTORY, RECORD, WARM_UP, claim, turn
 
@@ -54,6 +54,7 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
 
     wanted = cells(experiment, pattern)
     prepared(experiment)  # what all need is said once
+    split_file(experiment)
     print(f"{len(wanted)} cells of profile {experiment.profile.name} on {records.device_name(default_device())}")
     outcomes = experiments.run(
         wanted,
@@ -278,7 +279,7 @@ def hashes_of_inputs(experiment: Experiment, stage: str) -> dict[str, str]:
     return {
         "images": hashes[f"{name}.npy"],
         "table": hashes[f"{name}.csv"],
-        "split": paths.file_hash(experiment.places.splits(experiment.protocol)),
+        "split": paths.file_hash(split_file(experiment)),
     }
 
 
@@ -326,18 +327,24 @@ def load_network(experiment: Experiment, cell: "Cell") -> "Classifier":
 
 
 def _publish(experiment: Experiment, outcome: "Outcome") -> None:
-    """Copy a finished cell's small files to results/; an unfinished one has none there, not even older ones.
+    """Copy a finished cell's small files to results/, and remember the outcome in outcomes.csv.
 
-    The outcome itself is remembered in outcomes.csv.
+    What an earlier training published stays when this attempt broke off, and goes when it diverged: that is a result.
     """
+    from mammo_lib.training.experiments import DIVERGED
+
     source, target = experiment.runs / outcome.cell.name, experiment.results / "cells" / outcome.cell.name
-    if outcome.state in ("done", "skipped"):
+    if outcome.state == "skipped":  # it is done, and what it began with stays told
+        outcome = replace(outcome, state="done", message=paths.read_json(source / RECORD)["initial_weights"])
+    if outcome.state == "done":
         warmed = WARM_UP_HISTORY if (source / WARM_UP_HISTORY).exists() else None
         for name in filter(None, (*RECORDS, warmed)):
             with paths.atomic_write(target / name) as part:
                 shutil.copyfile(source / name, part)
-    elif target.exists():
-        shutil.rmtree(target)
+    elif outcome.state == DIVERGED:
+        shutil.rmtree(target, ignore_errors=True)
+    elif (target / RECORD).exists():
+        outcome = replace(outcome, message=f"{outcome.message} (what an earlier training published stands)")
     _remember(_row(outcome, experiment), experiment)
 
 
@@ -345,8 +352,6 @@ def _remember(table: pd.DataFrame, experiment: Experiment) -> None:
     """Put the newest outcome of each cell into outcomes.csv; of two commands that end at once, one after the other."""
     with turn(experiment.runs / ".outcomes"):
         known = outcomes(experiment)
-        done = known.loc[known["state"] == "done", "cell"]
-        table = table[~(table["cell"].isin(done) & (table["state"] == "skipped"))]  # what it was done with stays told
         merged = pd.concat([known[~known["cell"].isin(table["cell"])], table])
         paths.write_table(merged.sort_values("cell"), experiment.results / OUTCOMES)
 

@@ -108,3 +108,43 @@ def test_a_mask_is_that_of_one_mass(archive):
         own_table.case_table(archive)
     cases.write(table.assign(mask_path=["masks/2.png", "masks/2.png", "", ""]), archive / "cases.csv")
     assert len(own_table.case_table(archive)[0]) == 4, "a box comes before the mask"
+
+
+@pytest.mark.parametrize("other", ["josé 1", "JOSÉ  1", "José1"])
+def test_one_patient_written_in_two_ways_is_refused(other, tmp_path):
+    """They would count as two, and may then train and be tested on."""
+    rows = [row(1, **BOX), row(2, **BOX, patient_id=other)]
+    cases.write(cases.table(rows, "here"), tmp_path / "cases.csv")
+    with pytest.raises(ValueError, match=rf"cases\.csv: patient_id 'José 1' and '{other}' differ in capitals, blanks"):
+        own_table.case_table(tmp_path)
+
+
+def test_patients_that_differ_in_leading_zeros_are_refused_and_other_numbers_are_not(tmp_path):
+    for other, refused in (("007", True), ("70", False), ("1007", False)):
+        rows = [row(1, **BOX, patient_id="7"), row(2, **BOX, patient_id=other)]
+        cases.write(cases.table(rows, "here"), tmp_path / "cases.csv")
+        with pytest.raises(ValueError if refused else FileNotFoundError) as told:  # of the others, no image is there
+            own_table.case_table(tmp_path)
+        assert ("leading zeros" in str(told.value)) == refused
+
+
+@pytest.mark.parametrize(
+    ("pathology", "label", "fits"),
+    [
+        ("MALIGNANT", 1, True),
+        ("Benign", 0, True),
+        ("BENIGN_WITHOUT_CALLBACK", 0, True),
+        ("invasive ductal carcinoma", 1, True),
+        ("", 1, True),
+        ("BENIGN_WITHOUT_CALLBACK", 1, False),
+        ("malignant", 0, False),
+    ],
+)
+def test_a_pathology_that_contradicts_its_label_is_refused(pathology, label, fits, archive):
+    table = cases.read(archive / "cases.csv").assign(pathology=pathology, label=label)
+    cases.write(table, archive / "cases.csv")
+    if fits:
+        assert len(own_table.case_table(archive)[0]) == 4
+    else:
+        with pytest.raises(ValueError, match=rf"mass_id 'm 1': pathology '{pathology}' contradicts label {label}"):
+            own_table.case_table(archive)

@@ -90,6 +90,13 @@ def test_tables_and_arrays_agree_row_by_row(archive, tmp_path):
     assert tables["patches"].groupby("mass_id", sort=False)["label"].first().sum() == 2
 
 
+def test_a_column_of_the_users_own_does_not_name_the_patches(archive, tmp_path):
+    run(archive, tmp_path / "out", cases=archive[1].assign(patch_id="mine", window="mine"))
+    patches = read(tmp_path / "out")[1]["patches"]
+    assert patches["patch_id"].is_unique
+    assert "mine" not in patches["window"].astype(str).tolist()
+
+
 def test_patches_are_windows_of_the_image_around_points_of_the_mass(archive, tmp_path):
     root, table = archive
     run(archive, tmp_path / "out")

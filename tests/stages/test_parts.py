@@ -1,5 +1,6 @@
 """Which cases each step learns from, chooses by and tests on, against the split and the tables as they lie on disk."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def test_a_training_without_prepared_sets_says_so_once(tmp_path: Path, monkeypat
     run = stages.Experiment.of("tiny", "official", 0)
     with pytest.raises(FileNotFoundError, match="the data is not prepared: run `python -m mammo_lib prepare --profile"):
         stages.train(run)
+    assert not (run.results / "outcomes.csv").exists()
+
+
+def test_a_training_without_a_split_says_so_once(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("tiny", "official", 0)
+    run.places.splits("official").unlink()
+    for ask in (stages.train, lambda of: stages.parts(of, "P")):
+        with pytest.raises(
+            FileNotFoundError, match=r"official\.csv: the split is not drawn: run `python -m mammo_lib sp"
+        ):
+            ask(run)
     assert not (run.results / "outcomes.csv").exists()
 
 

@@ -35,8 +35,11 @@ def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
         raise TrainingDiverged("training loss is nan in epoch 1, step 8 (images a, b): look at these images")
 
     monkeypatch.setattr(trainings, "fit", diverge)
+    earlier = experiment.results / "cells" / "P/vgg16/scratch/fold0-seed0" / "predictions.csv"
+    paths.write_text(earlier, "")
     patches = stages.train(experiment, "P/vgg16/scratch/*")
     assert patches["state"].tolist() == ["diverged"]
+    assert not earlier.exists()
     whole = stages.train(experiment, "G/vgg16/patch/*")
     assert whole["state"].tolist() == ["not available"]
     assert whole["message"].tolist() == ["its parent P/vgg16/scratch/fold0-seed0 is diverged"]
@@ -88,6 +91,7 @@ def test_a_finished_cell_is_told_though_the_next_is_interrupted(
 
     monkeypatch.setattr(trainings, "train_cell", train)
     monkeypatch.setattr(trainings, "prepared", lambda _: {})
+    monkeypatch.setattr(trainings, "split_file", lambda _: tmp_path)
     with pytest.raises(KeyboardInterrupt):
         stages.train(experiment, "P/vgg16*")
     name = "P/vgg16/scratch/fold0-seed0"
@@ -147,12 +151,23 @@ def test_a_finished_cell_stays_finished_when_its_weights_are_no_longer_at_hand(
     from_imagenet: stages.Experiment,
 ) -> None:
     name, file = "G/vgg16/imagenet/fold0-seed0", from_imagenet.places.weights / "vgg16_imagenet_random.pth"
+    published = from_imagenet.results / "cells" / name / "predictions.csv"
     stages.train(from_imagenet, name)
+    told = trainings.outcomes(from_imagenet).values.tolist()
+    assert told[0][:2] == [name, "done"]
+    assert "26 entries loaded" in told[0][2]
     file.rename(file.with_suffix(".away"))
     assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
-    assert (from_imagenet.results / "cells" / name / "predictions.csv").exists()
+    assert trainings.outcomes(from_imagenet).values.tolist() == told
     other = replace(from_imagenet, profile=replace(from_imagenet.profile, vgg_hidden=8))
     assert "vgg_hidden: was 16, is 8" in stages.train(other, name)["message"].iloc[0]
+    assert published.exists()
+    assert "what an earlier training published stands" in trainings.outcomes(from_imagenet)["message"].iloc[0]
+    assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
+    assert trainings.outcomes(from_imagenet).values.tolist() == told
+    shutil.rmtree(from_imagenet.runs / name)  # as in a clone of the repository, which has no weights
+    assert stages.train(from_imagenet, name)["state"].tolist() == ["not available"]
+    assert published.exists()
     assert stages.train(from_imagenet, "G/vgg16_cbam/imagenet/*")["state"].tolist() == ["not available"]
 
 
