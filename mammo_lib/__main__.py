@@ -6,7 +6,7 @@ Knows the arguments and the exit status only; `stages` does the work and is impo
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mammo_lib.config import PROFILES, PROTOCOLS
 
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     result = simple[arguments.step](experiment)
     if result is not None:
-        print(_text(result))
+        print(_told(arguments.step, result, experiment))
     return 0
 
 
@@ -149,7 +149,7 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
         "probe": stages.choose_reading if choose else stages.probe,
         "tune": stages.tune,
     }
-    print(_text(others[arguments.step](experiment, executor)))
+    print(_told(arguments.step, others[arguments.step](experiment, executor), experiment))
     return 0
 
 
@@ -159,8 +159,20 @@ def _learnt_on(arguments: argparse.Namespace) -> "Experiment":
     return stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
 
 
+def _told(step: str, result: Any, experiment: "Experiment") -> str:
+    """What a step returned, as far as a terminal holds it, and the file that has the rest."""
+    if step == "integrity":
+        return f"{_text(result.drop(columns='ids'))}\nthe cases behind each: {experiment.results / 'integrity.csv'}"
+    if step == "explain":
+        every = result[result["group"] == "all"]
+        return f"{_text(every)}\nby decision: {experiment.results / 'localisation.csv'}"
+    if step == "evaluate":
+        return f"made in {experiment.results}: {', '.join(result)}"
+    return _text(result)
+
+
 def _text(result: object) -> str:
-    """What a step returned, for a terminal: a table whole, several tables by name, files a line each."""
+    """A table whole, several tables by name, files a line each."""
     if isinstance(result, dict):
         return f"made: {', '.join(result)}"
     if isinstance(result, list):

@@ -46,6 +46,7 @@ def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["check", "--seed", "-1"], "seed is -1: give 0 or a positive number"),
         (["notebook", "99_nothing"], "unknown notebook '99_nothing': choose one of 00_environment"),
         (["check", "--profile", "paper"], "data/CBIS-DDSM: the archive of profile paper"),
+        (["check", "--profile", "own", "--protocol", "grouped_cv"], "(a folder with cases.csv, whose columns"),
     ],
 )
 def test_what_is_foreseen_is_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
@@ -81,7 +82,8 @@ def test_an_archive_with_a_hole_stops_unless_a_part_will_do(tmp_path: Path) -> N
         assert len(refused.stderr.splitlines()) == 1
     done = call(tmp_path, "prepare", "--profile", "own", "--allow-partial")
     assert done.returncode == 0, done.stderr
-    assert "masses=2, patches=16, set_aside=1" in done.stdout
+    assert done.stdout.startswith("2 images with 2 masses, 16 patches, in ")
+    assert done.stdout.endswith("masses set aside: 1, listed in problems.csv\n")
     assert "m1,read,1.png,1.png is not on disk" in (tmp_path / "data/prepared/own/problems.csv").read_text()
     cv2.imwrite(str(archive / "1.png"), film)
     mixed = call(tmp_path, "prepare", "--profile", "own")
@@ -101,6 +103,22 @@ def test_train_ends_with_counts_and_with_what_came_to_nothing(
         told = capsys.readouterr().out.splitlines()
         assert told[0] == "2 done; 1 not available; 1 failed"[: len(told[0])]
         assert told[1:] == ["not available: c: no file", "failed: d: why"][: count - 2]
+
+
+def test_a_terminal_is_told_where_the_rest_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("tiny", "official", 0)
+    found = pd.DataFrame({"name": ["masses set aside"], "found": [2], "ids": ["m1, m2"]})
+    measured = pd.DataFrame({"group": ["all", "benign, wrong"], "mean": [0.5, 0.25]})
+    for step, result, shown, hidden, file in (
+        ("integrity", found, "masses set aside", "m1", "integrity.csv"),
+        ("explain", measured, "0.5", "benign", "localisation.csv"),
+        ("evaluate", {"table1": None}, "table1", "None", ""),
+    ):
+        told = shell._told(step, result, run)
+        assert shown in told
+        assert hidden not in told
+        assert str(run.results / file) in told
 
 
 def test_the_traceback_is_there_for_who_asks(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ class PrepareSummary:
     resumed: int  # images found finished
     seconds: float
 
+    def __str__(self) -> str:
+        aside = f"; masses set aside: {self.set_aside}, listed in problems.csv" if self.set_aside else ""
+        there = f", {self.resumed} of the images found finished" if self.resumed else ""
+        made = f"{self.images} images with {self.masses} masses, {self.patches} patches"
+        return f"{made}, in {self.seconds:.0f} s{there}{aside}"
+
 
 def settings(cases: pd.DataFrame, root: Path, profile: Profile, seed: int) -> dict[str, Any]:
     """What the arrays depend on; `paths.is_done(destination / RECORD, settings)` tells whether they are there.

@@ -17,6 +17,10 @@ from mammo_lib.config import DATA_SEED, MASS_MAP, NETWORK_LABELS, PROBE, PROTOCO
 from mammo_lib.paths import Places
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
+HOW_TO_GET = {  # of a source, at the end of a message that its archive is not there
+    "cbis_ddsm": " (python -m mammo_lib download fetches it)",
+    "table": " (a folder with cases.csv, whose columns mammo_lib/data/cases.py documents, and the images it names)",
+}
 IDS = dict.fromkeys(  # text, also where all are digits
     ("id", "patch_id", "mass_id", "image_id", "patient_id", "image_a", "image_b"), str
 )
@@ -104,8 +108,7 @@ def check(experiment: Experiment) -> None:
     if profile.phantom is None and not places.archive.is_dir():
         raise FileNotFoundError(
             f"{places.archive}: the archive of profile {profile.name} ({profile.data}) is not there: "
-            "put it there or name its folder in $MAMMO_CBAM_ARCHIVE"
-            + (" (python -m mammo_lib download fetches it)" if profile.source == "cbis_ddsm" else "")
+            "put it there or name its folder in $MAMMO_CBAM_ARCHIVE" + HOW_TO_GET.get(profile.source, "")
         )
     if profile.source == "table":
         _check_own(experiment)
