@@ -84,6 +84,17 @@ def test_the_overview_is_not_behind_the_predictions(monkeypatch: pytest.MonkeyPa
     pd.testing.assert_frame_equal(made, stored)  # else: python -m mammo_lib overview
 
 
+@pytest.mark.parametrize("profile", sorted(path.parent for path in (ROOT / "results").glob("*/official")), ids=str)
+def test_every_protocol_with_trainings_is_met_by_the_others(profile: Path) -> None:
+    """Its tables of protocols lie with each of them, and new predictions of one change those of all."""
+    trained = {name for name in config.PROTOCOLS if (profile / name / "cells").exists()}
+    tables = [profile / name / "protocols.csv" for name in trained if len(trained) > 1]
+    for path in tables:  # else: python -m mammo_lib evaluate, with each of these protocols
+        table, other = (pd.read_csv(one).dropna(subset="difference") for one in (path, tables[0]))
+        assert trained == {*table["first"], *table["second"]}
+        pd.testing.assert_frame_equal(table.reset_index(drop=True), other.reset_index(drop=True))
+
+
 @pytest.mark.parametrize("report", sorted((ROOT / "results").glob("reduced*/report.html")), ids=str)
 def test_no_committed_report_shows_a_mammogram_of_the_reduced_copy(report: Path) -> None:
     """Its pictures may be looked at, not published."""
