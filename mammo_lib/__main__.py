@@ -5,6 +5,7 @@ Knows the arguments and the exit status only; `stages` does the work and is impo
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +132,8 @@ def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experime
         from mammo_lib.training.experiments import UNFINISHED
 
         outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
-        counts, nothing = outcomes.state.value_counts(), outcomes[~outcomes.state.isin(("done", "skipped"))]
-        print("; ".join(f"{count} {state}" for state, count in counts.items()))
+        nothing = outcomes[~outcomes.state.isin(("done", "skipped"))]
+        print("; ".join(f"{count} {state}" for state, count in Counter(outcomes.state).items()))
         for _, cell, state, message in nothing.itertuples():
             print(f"{state}: {cell}: {message}")
         return int(outcomes.state.isin(UNFINISHED).any())

@@ -103,7 +103,7 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
 
 
 def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
-    """Say why there is no network to explain; what an earlier one of a cell that came to nothing left is deleted."""
+    """Say why there is no network to explain; what an earlier one left goes if it diverged, as its predictions do."""
     from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
     tried = outcomes(experiment)
@@ -112,10 +112,11 @@ def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
         raise FileNotFoundError(
             f"{experiment.runs / cell.name}: this training is not finished: run {experiment.command('train')} first"
         )
-    old = [*experiment.results.glob("localisation*.csv")]
-    old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
-    for path in old:
-        path.unlink()
+    if told["state"].item() == DIVERGED:
+        old = [*experiment.results.glob("localisation*.csv")]
+        old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
+        for path in old:
+            path.unlink()
     raise FileNotFoundError(f"{cell.name} is {told['state'].item()}, nothing to explain: {told['message'].item()}")
 
 

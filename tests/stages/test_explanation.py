@@ -153,8 +153,12 @@ def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finis
     (finished.runs / cell / "run.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"is not finished: run `python -m mammo_lib train .* first"):
         stages.explain(finished)
-    assert all(path.exists() for path in made)
-    told = {"cell": [cell], "state": ["diverged"], "message": ["training loss is nan in epoch 2"]}
+    told = {"cell": [cell], "state": ["not available"], "message": ["no weights"]}
+    pd.DataFrame(told).to_csv(finished.results / "outcomes.csv", index=False)
+    with pytest.raises(FileNotFoundError, match=f"{cell} is not available, nothing to explain: no weights"):
+        stages.explain(finished)
+    assert all(path.exists() for path in made), "as its published predictions"
+    told |= {"state": ["diverged"], "message": ["training loss is nan in epoch 2"]}
     pd.DataFrame(told).to_csv(finished.results / "outcomes.csv", index=False)
     with pytest.raises(FileNotFoundError, match=f"{cell} is diverged, nothing to explain: training loss is nan"):
         stages.explain(finished)
