@@ -4,6 +4,7 @@ Knows the arguments and the exit status only; `stages` does the work and is impo
 """
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -185,7 +186,12 @@ def main() -> int:
     """Entry point: an error that the library foresees is one sentence on standard error and exit status 1."""
     arguments = parser().parse_args()
     try:
-        return run(arguments)
+        status = run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell has it for a process that a closed pipe ended
     except (ValueError, OSError, RuntimeError) as error:
         if arguments.traceback:
             raise

@@ -1,5 +1,6 @@
 """The steps from a shell: one sentence on standard error for what the library foresees, and the exit status."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,17 @@ def test_a_terminal_is_told_where_the_rest_is(tmp_path: Path, monkeypatch: pytes
         assert shown in told
         assert hidden not in told
         assert str(run.results / file) in told
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    """`audit | head`: what reads is gone before the step writes."""
+    command = [sys.executable, "-m", "mammo_lib", "audit", "--profile", "tiny"]
+    environment = {"MAMMO_CBAM_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_the_traceback_is_there_for_who_asks(tmp_path: Path) -> None:

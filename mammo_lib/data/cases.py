@@ -13,6 +13,7 @@ One row is one mass. A file has all of COLUMNS; those of OPTIONAL may be blank:
     shape, margins                  words of the BI-RADS lexicon, joined by "-": the other baseline
     image_path, mask_path           relative to the archive's root, with forward slashes
     box_x, box_y, box_w, box_h      whole-image pixels, origin top left, x to the right; blank where the mask gives it
+                                    (with both, the box counts, and the mask must have a pixel in it)
     source                          where the row comes from, for who reads the table
 
 Two more are known where they are there: `crop_path`, a separate picture of the mass, and `aspect`, the original height

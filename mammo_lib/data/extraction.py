@@ -27,7 +27,7 @@ from mammo_lib.data.cropping import (
     view_of_mask,
 )
 from mammo_lib.data.images import ImageError, read_image
-from mammo_lib.data.masks import read_mask
+from mammo_lib.data.masks import MaskError, read_mask
 
 STAGE = "prepare"  # of the problems
 VERSION = 2  # of how pixels become P and G, here and in cropping.py and breast.py; raised when arrays would differ
@@ -171,7 +171,7 @@ def _find_boxes(job: ImageJob, image: np.ndarray) -> tuple[dict[str, Box], list[
     boxes, problems = {}, []
     for mass in job.masses:
         try:
-            box, note = (mass.box, "") if mass.box else _box_from_mask(job.root, mass, image)
+            box, note = _of_table(job.root, mass, mass.box, image) if mass.box else _of_mask(job.root, mass, image)
         except (ImageError, OSError) as error:
             problems.append(_problem(mass.mass_id, mass.mask_path, error))
             continue
@@ -186,7 +186,23 @@ def _find_boxes(job: ImageJob, image: np.ndarray) -> tuple[dict[str, Box], list[
     return boxes, problems
 
 
-def _box_from_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
+def _of_table(root: Path, mass: Mass, box: Box, image: np.ndarray) -> tuple[Box, str]:
+    """The table's box, and a note where its mask, which it can do without, is of no use.
+
+    MaskError when the mask lies beside the box: one of the two is of something else.
+    """
+    if not mass.mask_path:
+        return box, ""
+    try:
+        mask, _ = read_mask(_inside(root, mass.mask_path), (image.shape[0], image.shape[1]))
+    except (ImageError, OSError) as error:
+        return box, f"{error}: the box of the table counts, its outline is not known"
+    if not mask[box.y : box.bottom, box.x : box.right].any():
+        raise MaskError("no pixel of its mask lies in its box: correct one of them, or leave one blank")
+    return box, ""
+
+
+def _of_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
     """Box, and the note of `masks.read_mask`, or that the mask has parts beside the largest."""
     mask, note = _read_mask(root, mass, image)
     *_, parts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))

@@ -30,11 +30,7 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     _check_pathology(table, root / TABLE)
     rows = cases.records(table)
     files = {row["mass_id"]: _missing(row, root) for row in rows}
-    missing = [
-        cases.problem(mass_id, "read", file, f"{file} is not on disk" + (SLASHES if "\\" in file else ""))
-        for mass_id, file in files.items()
-        if file
-    ]
+    missing = [cases.problem(mass_id, "read", file, _why(root, file)) for mass_id, file in files.items() if file]
     missing += cases.label_unknown(rows, missing)
     cases.require_complete(missing, len(table), root, allow_partial)
     there = table[~table["mass_id"].isin([row["id"] for row in missing])].reset_index(drop=True)
@@ -89,11 +85,23 @@ def _check_pathology(table: pd.DataFrame, path: Path) -> None:
         )
 
 
+def _why(root: Path, file: str) -> str:
+    """Why a file of the table cannot be used."""
+    if (root / file).is_file():
+        return f"{file} is a link that leads out of the archive: put the file itself there"
+    return f"{file} is not on disk" + (SLASHES if "\\" in file else "")
+
+
 def _missing(row: Mapping[str, Any], root: Path) -> str:
     """The file without which the mass cannot be used, or ""."""
-    if not (root / row["image_path"]).is_file():
+    if not _is_there(root, row["image_path"]):
         return str(row["image_path"])
     outlines = [path for path in (row["mask_path"], row.get(cases.CROP_PATH, "")) if path]
-    if pd.notna(row["box_w"]) or any((root / path).is_file() for path in outlines):
+    if pd.notna(row["box_w"]) or any(_is_there(root, path) for path in outlines):
         return ""
     return str(outlines[0])
+
+
+def _is_there(root: Path, file: str) -> bool:
+    path = root / file
+    return path.is_file() and path.resolve().is_relative_to(root.resolve())

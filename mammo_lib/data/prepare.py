@@ -308,7 +308,8 @@ def _sentences(destination: Path) -> Iterator[None]:
         yield
     except BrokenExecutor:
         raise PrepareError(
-            "a worker died, often for lack of memory: run again with fewer, what is done is kept"
+            "a worker died, often for lack of memory: run again with fewer, what is done is kept (a script of yours "
+            "must call this below `if __name__ == '__main__':`, as workers read it too)"
         ) from None
     except OSError as error:
         hint = "make room and run again, what is done is kept" if error.errno == errno.ENOSPC else "cannot be written"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mammo_lib.evaluation.report import Link, Picture, Section, Table
 
 NOT_MADE = "Not made yet: run its notebook, then the report again."
+NOT_DRAWN = "Its figures are not drawn: run python -m mammo_lib figures, then the report again."
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Exhibits:
         linked = [*(link for name in (*made, *stored, *files) for link in self._files(name)), *links]
         if not (told or shown or pictures or linked):
             told = [NOT_MADE]
+        elif figures and shown and not pictures:
+            told = [*told, NOT_DRAWN]
         return Section(title, told, shown, pictures, linked)
 
     def _stored(self, name: str, folded: bool) -> "list[Table]":

@@ -31,6 +31,7 @@ OUR_CITATION = "This reproduction: CITATION.cff of the repository."
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
 FURTHER = ("birads", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
+WHERE = ("localisation", "fig7_gradcam", "gradcam_contact_sheet")  # figures of Grad-CAM
 TRIED = ("candidates", "controls", "gates", "gates_first_steps", "probe/readings", "readings")
 NOT_TRIED = "Other settings (python -m mammo_lib tune) and the controls of training (controls) have not been run."
 ARITHMETIC = "Arithmetic on the paper's Tables 1 and 2; our data and networks play no part in it."
@@ -115,7 +116,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
         section(
             "Where the network looks",
             tables=_localisation(experiment),
-            figures=("localisation", "fig7_gradcam", "gradcam_contact_sheet"),
+            figures=WHERE if (experiment.results / "localisation.csv").exists() else (),
             files=("localisation", "localisation_differences", "localisation_cases"),
             links=[
                 Link(f"{MAP}: {path.name}", path) for path in sorted(map_results(experiment).glob("localisation*.csv"))

@@ -101,6 +101,19 @@ def test_a_missing_malignant_mass_does_not_leave_its_image_benign(archive):
     assert problems["reason"].iloc[-1].startswith("a malignant mass of its image is missing")
 
 
+@pytest.mark.parametrize(("name", "mass"), [("Größe 1.png", "m 1"), ("masks/2.png", "m 2")])
+def test_a_link_that_leads_out_of_the_archive_is_seen_before_any_pixel(name, mass, archive, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "file.png"
+    (archive / name).rename(elsewhere)
+    (archive / name).symlink_to(elsewhere)
+    with pytest.raises(FileNotFoundError, match=rf"1 of 4 masses .*: {mass}: .* link that leads out of the archive"):
+        own_table.case_table(archive)
+    elsewhere.rename(archive / "inside.png")
+    (archive / name).unlink()
+    (archive / name).symlink_to(archive / "inside.png")
+    assert len(own_table.case_table(archive)[0]) == 4, "a link within the archive is as good as the file"
+
+
 def test_a_mask_is_that_of_one_mass(archive):
     table = cases.read(archive / "cases.csv")
     cases.write(table.assign(mask_path=["", "masks/2.png", "masks/2.png", ""]), archive / "cases.csv")

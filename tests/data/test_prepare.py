@@ -286,6 +286,26 @@ def test_a_mask_in_parts_is_told(archive, tmp_path):
     ]
 
 
+def test_a_mask_beside_its_box_is_set_aside_and_a_useless_one_is_told(archive, tmp_path):
+    """The last image's masses have boxes; now masks too: the other mass's, and a file that is no image."""
+    root, table = archive
+    (root / "broken.png").write_bytes(b"not an image")
+    last = [f"C3_RIGHT_CC_{number}" for number in (1, 2)]
+    own, other = (
+        table.assign(mask_path=table["mask_path"].mask(table["mass_id"] == last[0], f"{name}.png")) for name in last
+    )
+    summary = run((root, own), tmp_path / "own")
+    assert (summary.masses, summary.set_aside) == (12, 0)
+    assert pd.read_csv(tmp_path / "own" / "problems.csv").empty
+    useless = other.assign(mask_path=other["mask_path"].mask(other["mass_id"] == last[1], "broken.png"))
+    summary = run((root, useless), tmp_path / "other", max_loss=0.1)
+    assert (summary.masses, summary.set_aside) == (11, 1)
+    told = pd.read_csv(tmp_path / "other" / "problems.csv").set_index("id")
+    assert told["stage"].to_dict() == {last[0]: "prepare", last[1]: cases.NOTE}
+    assert "no pixel of its mask lies in its box" in told.loc[last[0], "reason"]
+    assert "box of the table counts" in told.loc[last[1], "reason"]
+
+
 def test_a_run_that_loses_too_much_stops_and_goes_on_once_mended(archive, tmp_path):
     root, _ = archive
     good = (root / "A1_LEFT_CC.png").read_bytes()

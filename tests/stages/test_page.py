@@ -1,6 +1,7 @@
 """The page of a run whose cells are made up: complete whatever is there, nothing dangling, its facts the files' own."""
 
 import re
+import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from mammo_lib import stages
 from mammo_lib.evaluation import captions, checklist
-from mammo_lib.stages import facts, page
+from mammo_lib.stages import exhibits, facts, page
 
 SECTIONS = [
     "In short",
@@ -107,8 +108,12 @@ def test_the_checklist_is_answered_from_the_facts_and_open_where_there_are_none(
 
 def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
     stages.evaluate(run)
+    shutil.rmtree(run.figures, ignore_errors=True)
+    before = unescape(page.report(run).read_text(encoding="utf-8"))
+    assert before.count(exhibits.NOT_DRAWN) == 4, "the data, both tables and the questions have figures; none is drawn"
     drawn = {path.stem for path in stages.draw_evaluation(run)}
     text = page.report(run).read_text(encoding="utf-8")
+    assert unescape(text).count(exhibits.NOT_DRAWN) == 1, "those of the data are drawn by another step"
     shown = [unescape(caption) for caption in re.findall(r"<figcaption>(.*?)</figcaption>", text)]
     asked = captions.questions(pd.read_csv(run.results / "questions.csv")["question"].unique())
     assert {(captions.FIGURES | asked)[name] for name in drawn} == set(shown)
