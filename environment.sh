@@ -17,10 +17,13 @@ find_python() {
     return 1
 }
 
+stamp=.venv/mammo-cbam.stamp
+wanted=$(cat pyproject.toml requirements.txt environment.sh | cksum) # what .venv must have been made from
+
+is_fresh() { [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }
+
 make_venv() {
-    local stamp=.venv/mammo-cbam.stamp wanted
-    wanted=$(cat pyproject.toml requirements.txt environment.sh | cksum)
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    if is_fresh; then
         return
     fi
     local python
@@ -44,6 +47,9 @@ make_venv() {
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && has_package python; then
     echo "environment: the active one, ${VIRTUAL_ENV:-$CONDA_PREFIX}"
+    if [ "${VIRTUAL_ENV:-}" = "$PWD/.venv" ] && ! is_fresh; then # in use, so not made anew under its users' feet
+        echo "warning: .venv was made from other pins than requirements.txt has now: 'deactivate', and run this again" >&2
+    fi
 else
     make_venv
     export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"

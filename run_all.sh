@@ -34,7 +34,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] 
   --workers   cells trained at once, each in a process of its own (default: one after the other in the notebook); a GPU
               has room for several
   --allow-partial  go on without files that are missing and masses that cannot be cut, however many; they are listed
-  --force     redo what this profile and protocol have done before
+  --force     first delete what this profile and protocol have done before: every seed, and every further step
 
 Where things go, below the repository or $MAMMO_CBAM_HOME:
   data/<archive>             the data set: CBIS-DDSM in data/CBIS-DDSM, or its folder's name in $MAMMO_CBAM_ARCHIVE;
@@ -63,6 +63,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+case $workers in
+    '' | *[!0-9]*) echo "error: --workers is '$workers': give 0 or a positive number" >&2; exit 2 ;;
+esac
+
 source environment.sh
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # the notebooks use this checkout, whatever the environment holds
 python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$seed" $partial
@@ -71,10 +75,16 @@ python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$s
 runs="${MAMMO_CBAM_HOME:-$PWD}/runs/$profile"
 mkdir -p "$runs"
 exec 9>"$runs/.lock"
-python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null || {
-    echo "error: another run of profile $profile is going on (it holds $runs/.lock): wait for it, or stop it" >&2
-    exit 1
-}
+python - "$profile" "$runs/.lock" <<'PYTHON'
+import fcntl, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    profile, lock = sys.argv[1:]
+    sys.exit(f"error: another run of profile {profile} is going on (it holds {lock}): wait for it, or stop it")
+except OSError as error:
+    sys.exit(f"error: {sys.argv[2]} cannot be locked ({error.strerror}): set MAMMO_CBAM_HOME to a disk with file locks")
+PYTHON
 if [ "$force" = yes ]; then
     python -m mammo_lib forget --profile "$profile" --protocol "$protocol"
 elif python -m mammo_lib is-current --profile "$profile" --protocol "$protocol" --seed "$seed"; then

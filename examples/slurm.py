@@ -50,7 +50,13 @@ def make_cluster(arguments: argparse.Namespace) -> SLURMCluster:
 
 def main() -> int:
     arguments = parse()
-    experiment = stages.Experiment.of(arguments.profile, arguments.protocol, arguments.seed)
+    try:
+        experiment = stages.Experiment.of(arguments.profile, arguments.protocol, arguments.seed)
+        if not arguments.dry_run:
+            stages.parts(experiment, "G")  # prepared and split, before a job is asked for
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     with make_cluster(arguments) as cluster, Client(cluster) as client:
         if arguments.dry_run:
             print(cluster.job_script())

@@ -40,7 +40,7 @@ STEPS = {  # name -> what it does
     "notebook": "execute one numbered notebook",
     "is-current": "exit status 0 when a whole run has ended and nothing was touched since",
     "remember": "note that a whole run has ended",
-    "forget": "delete what this profile and protocol have made",
+    "forget": "delete what this profile and protocol have made: every seed, and every further step (probe, map, ...)",
 }
 WITH_WORKERS = ("download", "prepare", "train", "probe", "tune", "explain")
 
@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
         profile = "paper" if name == "download" else "quick"
         step.add_argument("--profile", default=profile, help=f"one of {', '.join(PROFILES)} (default {profile})")
         step.add_argument("--protocol", default="official", help=f"one of {', '.join(PROTOCOLS)} (default official)")
-        step.add_argument("--seed", type=int, default=0, help="of training; data and splits are the same for all")
+        if name != "forget":  # which knows no seed
+            step.add_argument("--seed", type=int, default=0, help="of training; data and splits are the same for all")
         if name == "notebook":
             step.add_argument("name", help="for instance 01_data_preparation")
         if name == "download":
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     from mammo_lib import stages
 
     allow_partial = getattr(arguments, "allow_partial", False)
-    experiment = stages.Experiment.of(arguments.profile, arguments.protocol, arguments.seed, allow_partial)
+    seed = getattr(arguments, "seed", 0)
+    experiment = stages.Experiment.of(arguments.profile, arguments.protocol, seed, allow_partial)
     if arguments.step == "notebook":
         from mammo_lib import notebooks
 

@@ -14,6 +14,7 @@ from mammo_lib import __main__ as shell
 from mammo_lib import stages
 from mammo_lib.config import PROFILES, get_profile
 from mammo_lib.data import cases
+from mammo_lib.training.folder import CELL_CLAIM, claim
 
 ROOT = Path(__file__).parent.parent
 CELLS = 4 * len(get_profile("tiny").networks)  # one on P, three on G of each
@@ -153,6 +154,27 @@ def test_forget_deletes_what_was_made_and_never_an_archive_of_the_user(tmp_path:
     assert (other / "file").exists()
     assert not results.exists()
     assert not (tmp_path / "data" / "prepared" / "paper").exists()
+
+
+def test_forget_leaves_a_training_that_is_under_way(tmp_path: Path) -> None:
+    cell = tmp_path / "runs" / "paper" / "official" / "P" / "resnet50" / "random" / "fold0-seed1"
+    with claim(cell, CELL_CLAIM):
+        done = call(tmp_path, "forget", "--profile", "paper")
+        assert done.returncode == 1
+        assert f"error: {cell}: a process trains here" in done.stderr
+        assert cell.exists()
+    assert call(tmp_path, "forget", "--profile", "paper").returncode == 0
+    assert not cell.exists()
+
+
+@pytest.mark.parametrize("workers", ["four", "-2", ""])
+def test_run_all_refuses_workers_that_are_no_number_before_anything_is_made(workers: str, tmp_path: Path) -> None:
+    environment = {"MAMMO_CBAM_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    command = [ROOT / "run_all.sh", "--workers", workers]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"--workers is '{workers}'" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_step_has_help_and_names_profiles_and_protocols(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,7 @@ ASPECT = "aspect"
 PROBLEM_COLUMNS = ("id", "stage", "file", "reason")
 NOTE = "note"  # stage of a row that tells of a repair or an oddity: nothing was set aside
 SCAN = "scan"  # stage of a row that tells of a file which belongs to no mass, or of which that is not known
+LARGEST = 100_000  # pixels; ours: no image has as many on a side
 _SHOWN = 3  # problems that an error message names
 _NOTHING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what programs write for a blank cell, in small letters
 
@@ -206,6 +207,8 @@ def check(frame: pd.DataFrame, where: str) -> None:
         _refuse(~text[column].isin(allowed), text, column, f"must be one of: {known}", where)
     for column in [name for name in ("image_path", "mask_path", CROP_PATH) if name in text]:
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
+        roundabout = text[column].map(lambda path: path not in ("", str(PurePosixPath(path))))
+        _refuse(roundabout, text, column, "must be without ./ and //: one file, one way to write it", where)
     _check_box_values(text, where)
     of_image = ["patient_id", "side", "view", "image_path", "official_split"]
     if ASPECT in text:
@@ -218,7 +221,8 @@ def check(frame: pd.DataFrame, where: str) -> None:
         _refuse(_differs_within(text, "image_id", column), text, column, "differs from another row of its image", where)
     _refuse(_differs_within(text, "image_path", "image_id"), text, "image_id", "has the file of another image", where)
     boxed = text["box_x"] != ""
-    again = text[boxed].duplicated(["image_id", *BOX_COLUMNS]).reindex(text.index, fill_value=False)
+    numbers = text.assign(**text[list(BOX_COLUMNS)].apply(pd.to_numeric))
+    again = numbers[boxed].duplicated(["image_id", *BOX_COLUMNS]).reindex(text.index, fill_value=False)
     _refuse(again, text, "mass_id", "has the box of another mass of its image", where)
 
 
@@ -239,8 +243,8 @@ def _check_box_values(text: pd.DataFrame, where: str) -> None:
     blank = (text[list(BOX_COLUMNS)] == "").all(axis=1)
     for column in BOX_COLUMNS:
         least = 1 if column in ("box_w", "box_h") else 0
-        bad = ~blank & ~((numbers[column] >= least) & (numbers[column] % 1 == 0))
-        _refuse(bad, text, column, f"must be a whole number of at least {least}", where)
+        bad = ~blank & ~((numbers[column] >= least) & (numbers[column] <= LARGEST) & (numbers[column] % 1 == 0))
+        _refuse(bad, text, column, f"must be a whole number from {least} to {LARGEST}", where)
     outline = text["mask_path"] + text.get(CROP_PATH, "")
     _refuse(blank & (outline == ""), text, "mask_path", "is blank, and so is the box", where)
 

@@ -5,6 +5,7 @@ Knows DICOM (through dicom.py), PNG, JPEG, TIFF and PGM; knows no patient, no ar
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ _SIGNATURES = {
 }
 _LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # without them the file is cut off
 _TAIL = 4096  # bytes; some writers pad the end
+PHOTOMETRIC, ORIENTATION = 262, 274  # tags of TIFF 6.0: 0 is WhiteIsZero; 1 is upright
 
 
 def file_format(path: Path) -> str:
@@ -77,7 +79,12 @@ def read_image(path: Path) -> np.ndarray:
     if pixels is None:
         raise ImageError(f"{path}: the {kind} cannot be decoded: the file is damaged or cut off")
     grey = _grey(pixels, path)
-    inverted = kind == "TIFF" and grey.dtype == np.uint16 and _white_is_zero(path)  # OpenCV does it for 8 bits only
+    if kind != "TIFF":
+        return grey
+    tags = _tiff_tags(path)
+    if tags.get(ORIENTATION, 1) != 1:  # OpenCV turns the pixels, and boxes and masks may mean those that are stored
+        raise ImageError(f"{path}: a TIFF that is to be shown turned (tag 274): save it upright")
+    inverted = grey.dtype == np.uint16 and tags.get(PHOTOMETRIC) == 0  # OpenCV does it for 8 bits only
     return np.iinfo(np.uint16).max - grey if inverted else grey
 
 
@@ -108,12 +115,11 @@ def _raster_size(path: Path) -> tuple[int, int]:
     return rows, columns
 
 
-def _white_is_zero(path: Path) -> bool:
-    """Whether a TIFF's PhotometricInterpretation (tag 262) is 0."""
+def _tiff_tags(path: Path) -> dict[int, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
-            return bool(image.getexif().get(262) == 0)
+            return dict(image.getexif())
 
 
 def _decode(content: bytes) -> np.ndarray | None:

@@ -63,7 +63,7 @@ def _check_masks(table: pd.DataFrame, path: Path) -> None:
 def _check_patients(table: pd.DataFrame, path: Path) -> None:
     """One patient written in two ways would be two, and might train and be tested on."""
     written = pd.Series(table["patient_id"].unique())
-    bare = written.str.casefold().str.replace(r"\s+", "", regex=True).str.lstrip("0")
+    bare = written.str.casefold().str.replace(r"\s+", "", regex=True).str.replace(r"(?<!\d)0+(?=\d)", "", regex=True)
     for _, same in written.groupby(bare):
         if len(same) > 1:
             raise ValueError(

@@ -29,6 +29,10 @@ LAYOUTS = {
 }
 MASSES = "masses.csv"
 NEAR_DUPLICATES = "near_duplicates.csv"
+STREAMED = (  # at the end of a message that tells to prepare again
+    "; this archive was streamed, its originals were not kept: `python -m mammo_lib download --stream --yes` in place "
+    "of prepare fetches them anew"
+)
 EXPECTED_COLUMNS = ("fold", "id", "part", "label", "mass_id", "image_id", "patient_id", "side")
 
 
@@ -52,7 +56,7 @@ def read_archive(experiment: Experiment) -> Archive:
     profile, root = experiment.profile, experiment.places.archive
     if profile.phantom is not None:
         _assure_phantoms(experiment)
-    if profile.source == "cbis_ddsm" and (root / streaming.CASES).is_file():
+    if is_streamed(experiment):
         return Archive(root, "CBIS-DDSM, streamed: its originals were not kept", *streaming.read_tables(root))
     sources: dict[str, Callable[[Path, bool], tuple[pd.DataFrame, pd.DataFrame]]] = {
         "phantom": cbis_ddsm.case_table,
@@ -86,12 +90,24 @@ def prepare(experiment: Experiment, executor: Executor | None = None) -> "Prepar
     from mammo_lib.training.experiments import cores, lasting_pool
 
     archive, places, profile = read_archive(experiment), experiment.places, experiment.profile
+    if is_streamed(experiment):
+        prepared(experiment)  # or an attempt without the originals would set every mass aside
     losses = 1.0 if experiment.allow_partial else room.MAX_LOSS
     settled = executor is not None or profile.phantom is not None  # phantoms are too few to share
     with nullcontext(executor) if settled else lasting_pool(cores()) as workers:
-        return room.prepare(
-            archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers, losses
-        )
+        try:
+            return room.prepare(
+                archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers, losses
+            )
+        except (paths.StageMismatch, room.PrepareError) as error:
+            raise type(error)(f"{error}{STREAMED}") if is_streamed(experiment) else error from None
+
+
+def is_streamed(experiment: Experiment) -> bool:
+    """Whether the archive's originals were fetched, prepared and deleted, patient by patient."""
+    from mammo_lib.data import streaming
+
+    return experiment.profile.source == "cbis_ddsm" and (experiment.places.archive / streaming.CASES).is_file()
 
 
 def prepared(experiment: Experiment) -> dict[str, Any]:
@@ -101,15 +117,16 @@ def prepared(experiment: Experiment) -> dict[str, Any]:
     looked at.
     """
     record, profile = experiment.places.prepared / "prepare.json", experiment.profile
+    again = STREAMED if is_streamed(experiment) else ""
     if not record.exists():
-        raise FileNotFoundError(f"{record}: the data is not prepared: run {experiment.command('prepare')} first")
+        raise FileNotFoundError(f"{record}: the data is not prepared: run {experiment.command('prepare')} first{again}")
     content = paths.read_json(record)
     wanted = {"patches": profile.patches, "globals": profile.globals, "seed": DATA_SEED}
     differing = paths.differences({name: content["settings"][name] for name in wanted}, wanted)
     if differing:
         raise paths.StageMismatch(
             f"{record} was made with other settings ({'; '.join(differing[:3])}): delete it and run "
-            f"{experiment.command('prepare')} again"
+            f"{experiment.command('prepare')} again{again}"
         )
     return content
 
@@ -122,6 +139,7 @@ def load(experiment: Experiment, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: was prepared, and is not there: delete prepare.json beside it and prepare again"
+            + (STREAMED if is_streamed(experiment) else "")
         )
     return np.load(path, mmap_mode="r"), read_table(folder / f"{name}.csv")
 

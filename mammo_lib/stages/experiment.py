@@ -141,11 +141,16 @@ def _assure_writable(folder: Path) -> None:
 def forget(experiment: Experiment) -> None:
     """Delete what this profile and protocol have made, and, when no other protocol has runs, the prepared data.
 
-    Never an archive that was not drawn here. ValueError when the archive was streamed: its originals are gone, and the
-    prepared data is all there is.
+    Of every seed, with what further steps (probe, map, ...) have made; never an archive that was not drawn here.
+    ValueError when the archive was streamed: its originals are gone, and the prepared data is all there is.
+    folder.FolderBusy while a cell is at work.
     """
     from mammo_lib.data import streaming
+    from mammo_lib.training.folder import CELL_CLAIM, FolderBusy, is_claimed
 
+    busy = [lock.parent for lock in experiment.runs.rglob(CELL_CLAIM) if is_claimed(lock.parent)]
+    if busy:
+        raise FolderBusy(f"{busy[0]}: a process trains here: wait until it ends, or end it")
     places, made = experiment.places, [experiment.runs, experiment.results, experiment.figures]
     others = [path for path in experiment.runs.parent.glob("*/*/*") if experiment.runs not in path.parents]
     if not others:

@@ -35,7 +35,8 @@ def _fingerprint(experiment: Experiment) -> str:
 
 def _files(experiment: Experiment) -> Iterator[tuple[str, os.stat_result]]:
     places, library = experiment.places, Path(__file__).resolve().parent.parent
-    cache = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")) / "hub" / "checkpoints"
+    user_cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")  # as torch.hub.get_dir, without its import
+    cache = Path(os.environ.get("TORCH_HOME", Path(user_cache) / "torch")) / "hub" / "checkpoints"
     read = (library, library.parent / "notebooks", places.archive, places.weights, cache)
     written = (places.prepared, places.demo, experiment.runs, experiment.results, places.figures, places.report.parent)
     for folder in {*read, *written, places.root / "results" / "published"}:

@@ -89,12 +89,12 @@ def _print_size(profile: Profile) -> Profile:
 
 
 def _views_of_one_patient(cases: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """(side, view) -> masses, of the malignant patient with the most views; of equals the first id."""
+    """(side, view) -> masses of its first image, of the malignant patient with the most; of equals the first id."""
     malignant = cases[cases.groupby("patient_id")["label"].transform("max") == 1]
     images = malignant.groupby("patient_id")["image_id"].nunique().sort_index()
     chosen = cases[cases["patient_id"] == images.idxmax()]
     found = {(side, view): chosen[(chosen["side"] == side) & (chosen["view"] == view)] for side, view in VIEWS}
-    return {key: rows for key, rows in found.items() if len(rows)}
+    return {key: rows[rows["image_id"] == rows["image_id"].iloc[0]] for key, rows in found.items() if len(rows)}
 
 
 def _whole(root: Path, masses: pd.DataFrame) -> "View":

@@ -219,7 +219,9 @@ def sentence(path: Path, field: str) -> None:
 
 
 def test_real_crops(cbis_ddsm_files):
-    for path in sorted((cbis_ddsm_files / "dicom").rglob("*.dcm")):
+    paths = sorted((cbis_ddsm_files / "dicom").rglob("*.dcm"))
+    assert paths
+    for path in paths:
         image = dicom.read_dicom(path)
         assert image.tags.series_description == "cropped images"  # in a folder called "ROI mask images"
         header = pydicom.dcmread(path)

@@ -133,8 +133,16 @@ def test_one_patient_written_in_two_ways_is_refused(other, tmp_path):
 
 
 def test_patients_that_differ_in_leading_zeros_are_refused_and_other_numbers_are_not(tmp_path):
-    for other, refused in (("007", True), ("70", False), ("1007", False)):
-        rows = [row(1, **BOX, patient_id="7"), row(2, **BOX, patient_id=other)]
+    for one, other, refused in (
+        ("7", "007", True),
+        ("7", "70", False),
+        ("7", "1007", False),
+        ("P1", "P01", True),
+        ("P_00_2", "P_0_2", True),
+        ("P10", "P1", False),
+        ("P1_0", "P1", False),
+    ):
+        rows = [row(1, **BOX, patient_id=one), row(2, **BOX, patient_id=other)]
         cases.write(cases.table(rows, "here"), tmp_path / "cases.csv")
         with pytest.raises(ValueError if refused else FileNotFoundError) as told:  # of the others, no image is there
             own_table.case_table(tmp_path)

@@ -335,7 +335,9 @@ def test_a_link_out_of_the_archive_is_a_problem(archive, tmp_path):
     (root / "A1_LEFT_CC.png").rename(tmp_path / "elsewhere.png")
     (root / "A1_LEFT_CC.png").symlink_to(tmp_path / "elsewhere.png")
     run(archive, tmp_path / "out", max_loss=0.5)
-    assert pd.read_csv(tmp_path / "out" / "problems.csv")["reason"].str.contains("leads out of the archive").all()
+    told = pd.read_csv(tmp_path / "out" / "problems.csv")
+    assert told["id"].tolist() == ["A1_LEFT_CC_1", "A1_LEFT_CC_2"]
+    assert told["reason"].str.contains("leads out of the archive").all()
 
 
 def hold(destination, ready, leave):

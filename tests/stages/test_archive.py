@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo_lib import stages
+from mammo_lib import paths, stages
 from mammo_lib.__main__ import main
-from mammo_lib.data import cases
+from mammo_lib.config import DATA_SEED
+from mammo_lib.data import cases, streaming
+from mammo_lib.data import prepare as room
 from mammo_lib.data.prepare import PrepareError
-from mammo_lib.stages import archive
+from mammo_lib.stages import archive, pictures
 from mammo_lib.stages.archive import MASSES, lesion_masks
 from mammo_lib.stages.experiment import read_table
 from mammo_lib.stages.grid import Grid
@@ -152,3 +154,37 @@ def test_what_preparing_set_aside_is_in_the_integrity_table(
     assert stages.prepare(run).set_aside == 1
     findings = stages.integrity(run).set_index("name")
     assert findings.loc["masses set aside", ["found", "ids"]].tolist() == [1, "001"]
+
+
+def test_a_streamed_archive_is_not_prepared_again_without_its_originals(
+    experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sets of other settings, sets that changed, sets that are gone: each time the way back is another download."""
+    table = cases.read(experiment.places.prepared / "cases.csv")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("paper", "official", 0)
+    cases.write(table, run.places.archive / streaming.CASES)
+    paths.write_table(cases.problem_table([]), run.places.archive / streaming.PROBLEMS)
+    hashes = {"globals.npy": "0"}
+    made = {"settings": room.settings(table, run.places.archive, run.profile, DATA_SEED), "hashes": hashes}
+    old = {"settings": made["settings"] | {"extraction": 1}, "hashes": hashes}
+    record = run.places.prepared / "prepare.json"
+    for content, told in ((old, "extraction: was 1"), (made, "globals.npy, which was prepared, is not there")):
+        paths.write_json(record, content)
+        with pytest.raises((paths.StageMismatch, PrepareError), match=f"{told}.*download --stream --yes"):
+            stages.prepare(run)
+    record.unlink()
+    with pytest.raises(FileNotFoundError, match=r"the data is not prepared.*download --stream --yes"):
+        stages.prepare(run)
+    assert not (run.places.prepared / "problems.csv").exists()
+
+
+def test_fig_2_shows_one_image_of_a_view_with_its_own_boxes() -> None:
+    """A patient of a user's own table may have two images of one side and view."""
+    rows = [("a", "LEFT", "CC"), ("a", "LEFT", "CC"), ("b", "LEFT", "CC"), ("c", "RIGHT", "MLO")]
+    table = pd.DataFrame(rows, columns=["image_id", "side", "view"]).assign(patient_id="1", label=1)
+    shown = pictures._views_of_one_patient(table)
+    assert {key: found["image_id"].tolist() for key, found in shown.items()} == {
+        ("LEFT", "CC"): ["a", "a"],
+        ("RIGHT", "MLO"): ["c"],
+    }
