@@ -292,7 +292,7 @@ class Profile:
         return {"P": self.patch_training, "G": self.global_training}[stage]
 
     def warm_up_of(self, stage: str, initial: str) -> Training | None:
-        """What goes before a training: of stage G, where the weights of ImageNet bring no classifier along."""
+        """What goes before a training: of stage G from ImageNet, whose weights bring no classifier for two classes."""
         return self.warm_up if stage == "G" and initial == "imagenet" else None
 
     def initial(self, stage: str) -> tuple[str, ...]:

@@ -105,6 +105,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Delete what writers that have ended, killed for instance, left half-written in `folder`."""
+    for part in folder.glob(".*.part"):
+        writer = int(part.name.rsplit(".", 2)[-2].partition("-")[0])
+        try:
+            os.kill(writer, 0)  # signal 0: only whether the process is there
+        except ProcessLookupError:
+            part.unlink(missing_ok=True)
+        except PermissionError:  # there, and another user's
+            continue
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

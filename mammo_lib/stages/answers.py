@@ -77,10 +77,10 @@ def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
     if not ours:
         results = paths.repository() / "results"
         raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train one")
-    frame = pd.DataFrame([*_printed(), *ours])
+    frame = pd.DataFrame([*_printed(), *ours]).reindex(columns=[*COLUMNS, "trainings"])
     copied = frame["trainings"].notna() & frame.duplicated(["trainings", "question", "first", "second"])
     frame = frame[~copied].sort_values("stage", ascending=False, kind="stable", ignore_index=True)  # P, then G
-    frame = frame.reindex(columns=list(COLUMNS))
+    frame = frame.drop(columns="trainings")
     return frame.astype(dict.fromkeys(("seed", "cases", "patients", "above_chance"), "Int64"))
 
 

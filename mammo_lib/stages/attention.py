@@ -13,9 +13,16 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import CBAM_SUFFIX, PROPOSED
 from mammo_lib.stages.experiment import Experiment
-from mammo_lib.stages.trainings import build_network, cell_data, cells, initial_weights, load_network
+from mammo_lib.stages.trainings import (
+    build_network,
+    cell_data,
+    cells,
+    initial_weights,
+    is_done_as_asked,
+    load_network,
+)
 from mammo_lib.training.experiments import Cell
-from mammo_lib.training.folder import BEST, RECORD
+from mammo_lib.training.folder import BEST
 
 if TYPE_CHECKING:
     from mammo_lib.models.cbam import Cbam
@@ -56,7 +63,7 @@ def _of_seed(experiment: Experiment, cell: Cell) -> list[dict[str, Any]]:
         network = build_network(experiment.profile, cell)
         initial.give_to(network)
         rows.append(about | {"when": "before training"} | _open(network.train(), *looked_at))
-    if (folder / RECORD).exists() and (folder / BEST).exists():
+    if is_done_as_asked(experiment, cell) and (folder / BEST).exists():
         rows.append(about | {"when": "kept epoch"} | _open(load_network(experiment, cell), *looked_at))
     return rows
 

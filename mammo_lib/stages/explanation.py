@@ -14,8 +14,8 @@ from mammo_lib import paths
 from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
-from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, load_network, outcomes, refuse_stale
-from mammo_lib.training.folder import BEST, RECORD
+from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, is_done_as_asked, load_network, outcomes
+from mammo_lib.training.folder import BEST
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 GRADCAM, GATE = "Grad-CAM", "CBAM spatial gate"
 UNTRAINED_HEAD, UNTRAINED = "Grad-CAM, untrained head", "Grad-CAM, random weights"
 RANDOM_NETWORKS = 3  # ours: measured and averaged, since the map of a single one is often empty
+LOCALISATION = "localisation.csv"  # as the tables beside it of one training seed, which its column tells
+RECORD = "gradcam.json"  # in the cell's folder: of which network the maps are
 MAPS = "gradcam.npz"  # in the cell's folder: Grad-CAM of the test images, float16 (n, S, S), in their order in G
 CASES = "localisation_cases.csv"
 DRAWN = ("fig7_gradcam", "gradcam_contact_sheet", "localisation")
@@ -46,7 +48,7 @@ def explain(experiment: Experiment, executor: Executor | None = None) -> pd.Data
     every, shares = executor.map if executor else map, removal.SHARES if experiment.profile.removal else ()
     job = partial(_explain_cell, experiment, shares)
     rows = pd.concat(every(job, _explained_cells(experiment)), ignore_index=True)
-    paths.write_table(rows, experiment.results / CASES)
+    paths.write_table(rows.assign(seed=experiment.seed), experiment.results / CASES)
     return write_localisation(experiment, rows, GRADCAM, experiment.results, *([removal.MEASURE] if shares else []))
 
 
@@ -62,9 +64,16 @@ def write_localisation(
     rule = experiment.profile.evaluation
     settings = (rule.resamples, rule.confidence, experiment.seed, (*localisation.MEASURES, *further))
     summary = localisation.summary(rows, *settings)
-    paths.write_table(summary, folder / "localisation.csv")
-    paths.write_table(localisation.differences(rows, method, *settings), folder / "localisation_differences.csv")
+    differences = localisation.differences(rows, method, *settings)
+    paths.write_table(summary.assign(seed=experiment.seed), folder / LOCALISATION)
+    paths.write_table(differences.assign(seed=experiment.seed), folder / "localisation_differences.csv")
     return summary
+
+
+def is_measured(experiment: Experiment) -> bool:
+    """Whether localisation.csv is there, and of this training seed."""
+    path = experiment.results / LOCALISATION
+    return path.exists() and pd.read_csv(path).reindex(columns=["seed"]).eq(experiment.seed).all(axis=None).item()
 
 
 def _explained_cells(experiment: Experiment) -> "list[Cell]":
@@ -74,23 +83,27 @@ def _explained_cells(experiment: Experiment) -> "list[Cell]":
 
 
 def has_maps(experiment: Experiment) -> bool:
-    """Whether `explain` has left heat maps here to draw from."""
-    return all((experiment.runs / cell.name / MAPS).exists() for cell in _explained_cells(experiment))
+    """Whether `explain` has left heat maps here to draw from, of the networks as they are now, and measured them."""
+    folders = [experiment.runs / cell.name for cell in _explained_cells(experiment)]
+    return is_measured(experiment) and all(
+        all((folder / name).exists() for name in (RECORD, MAPS, BEST))
+        and paths.read_json(folder / RECORD)["settings"]["network"] == paths.file_hash(folder / BEST)
+        for folder in folders
+    )
 
 
 def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell") -> pd.DataFrame:
     """One row per test image and method with its measures; the maps of Grad-CAM go to the cell's folder."""
     folder, (images, test) = experiment.runs / cell.name, _test_images(experiment, cell)
-    if not (folder / RECORD).exists():  # best.pt is there from the first epoch on
+    if not is_done_as_asked(experiment, cell):  # best.pt is there from the first epoch on
         _refuse(experiment, cell)
-    refuse_stale(experiment, cell)  # also of maps that are made
     settings = {
         "network": paths.file_hash(folder / BEST),
         "cases": test["id"].tolist(),
         "removed_shares": shares,
         "random_networks": RANDOM_NETWORKS,
     }
-    if paths.is_done(folder / "gradcam.json", settings):
+    if paths.is_done(folder / RECORD, settings):
         return pd.read_csv(folder / CASES, dtype=IDS)
     network = load_network(experiment, cell).to(default_device())
     maps = _maps(experiment, cell, network, images)
@@ -98,7 +111,7 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
     with paths.atomic_write(folder / MAPS) as part, open(part, "wb") as file:
         np.savez_compressed(file, maps=maps[GRADCAM].astype(np.float16))
     paths.write_table(rows, folder / CASES)
-    paths.write_json(folder / "gradcam.json", {"settings": settings})
+    paths.write_json(folder / RECORD, {"settings": settings})
     return rows
 
 
@@ -115,8 +128,9 @@ def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
     if told["state"].item() == DIVERGED:
         old = [*experiment.results.glob("localisation*.csv")]
         old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
+        old += [experiment.runs / cell.name / name for name in (MAPS, CASES, RECORD)]
         for path in old:
-            path.unlink()
+            path.unlink(missing_ok=True)
     raise FileNotFoundError(f"{cell.name} is {told['state'].item()}, nothing to explain: {told['message'].item()}")
 
 
@@ -131,7 +145,8 @@ def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: n
     headless.head = build_network(experiment.profile, cell).head
     maps[UNTRAINED_HEAD] = gradcam.heat_maps(headless.eval().to(x.device), x)
     for number in range(RANDOM_NETWORKS):
-        untrained = build_network(experiment.profile, replace(cell, seed=cell.seed + number)).eval().to(x.device)
+        seed = RANDOM_NETWORKS * cell.seed + number  # no two training seeds share one
+        untrained = build_network(experiment.profile, replace(cell, seed=seed)).eval().to(x.device)
         maps[f"{UNTRAINED} #{number}"] = gradcam.heat_maps(untrained, x)
     return maps
 
@@ -208,7 +223,7 @@ def draw_localisation(experiment: Experiment) -> list[Path]:
     """The localisation measures of localisation.csv: needs neither maps nor images."""
     from mammo_lib.evaluation import figures, figures_curves
 
-    summary = pd.read_csv(experiment.results / "localisation.csv").query("group == 'all'")
+    summary = pd.read_csv(experiment.results / LOCALISATION).query("group == 'all'")
     measures = {"energy": "energy in the lesion", "pointing": "pointing game", "iou": "IoU at half maximum"}
     figure = figures_curves.localisation(summary, measures, experiment.sentence)
     return figures.save(figure, experiment.figures, DRAWN[-1])

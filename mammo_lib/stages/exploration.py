@@ -18,7 +18,7 @@ from mammo_lib.config import CLASSES, INITIAL_LABELS, NETWORK_LABELS
 from mammo_lib.stages.archive import load, parts
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.stages.own_image import OwnImage
-from mammo_lib.stages.trainings import PREDICTIONS, cells, load_network
+from mammo_lib.stages.trainings import PREDICTIONS, cells, is_done_as_asked, load_network
 from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
@@ -92,9 +92,13 @@ def trained_cells(experiment: Experiment) -> "list[Cell]":
 
 
 def open_cell(experiment: Experiment, cell: "Cell") -> TrainedCell:
-    """Read a cell's cases and stored predictions. FileNotFoundError or ValueError when they are missing or foreign."""
+    """Read a cell's cases and stored predictions. FileNotFoundError or ValueError when they are missing or foreign.
+
+    StageMismatch when the cell was trained with other settings, images or another split than are here now.
+    """
     from mammo_lib.evaluation import predictions
 
+    is_done_as_asked(experiment, cell)
     table = parts(experiment, cell.stage)
     table = table[table["fold"] == cell.fold].reset_index(drop=True)
     wanted = table[table["part"] != "train"]

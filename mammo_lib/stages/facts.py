@@ -24,6 +24,7 @@ from mammo_lib.config import (
 from mammo_lib.data.cases import set_aside
 from mammo_lib.stages.archive import MASSES
 from mammo_lib.stages.experiment import Experiment, read_table
+from mammo_lib.stages.explanation import is_measured
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.export import Table
@@ -247,7 +248,7 @@ def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]
         found["performance"] = f"{name}, {shown['', 'Cases']} images: {', '.join(values)}; all others in the tables."
         runs = spread[(spread["network"] == network) & (spread["initial"] == initial)].iloc[0]
         found["spread"] = f"Spread over {runs['folds']} fold(s) and {runs['seeds']} seed(s); centres are not recorded."
-    if (experiment.results / "localisation.csv").exists():
+    if is_measured(experiment):
         found["explanation"] = "Grad-CAM of every test image, measured against the lesion beside controls."
         found["failures"] = "Shown as heat maps and measured by group; why they fail is for a person to say."
     return found

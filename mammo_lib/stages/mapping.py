@@ -82,7 +82,7 @@ def _predict(experiment: Experiment, reader: "_Reader", grid: Grid, stage: str) 
 def transfer_map(experiment: Experiment, source: Experiment) -> pd.DataFrame:
     """The map of `source` (its fold 0), with its regressions, applied to every case of `experiment`, unseen.
 
-    Returns and writes what `transferring.measure_transfer` does, under the name mass_map.
+    Returns and writes what `transferring.measure_transfer` does, under the name mass_map/seed<seed>.
     """
     reader, near, far = _Reader.of(source, 0), Grid.of(source), Grid.of(experiment)
 
@@ -91,7 +91,7 @@ def transfer_map(experiment: Experiment, source: Experiment) -> pd.DataFrame:
         fitted_on = reader.log_odds(stage, source, near, known)
         return reader.probability(stage, reader.log_odds(stage, experiment, far, cases), fitted_on, known)
 
-    return measure_transfer(experiment, source, score, MASS_MAP)
+    return measure_transfer(experiment, source, score, f"{MASS_MAP}/seed{source.seed}")
 
 
 @dataclass(frozen=True)

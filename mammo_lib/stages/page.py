@@ -12,7 +12,14 @@ from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, map_results
-from mammo_lib.stages.explanation import GRADCAM, draw_explanations, draw_localisation, has_maps
+from mammo_lib.stages.explanation import (
+    GRADCAM,
+    LOCALISATION,
+    draw_explanations,
+    draw_localisation,
+    has_maps,
+    is_measured,
+)
 from mammo_lib.stages.mapping import SHOWN as MAP
 from mammo_lib.stages.pictures import draw_data
 from mammo_lib.stages.published import audit
@@ -53,7 +60,7 @@ def draw_everything(experiment: Experiment) -> list[Path]:
         drawn += draw_data(experiment)
     if has_maps(experiment):
         drawn += draw_explanations(experiment)
-    elif (experiment.results / "localisation.csv").exists():
+    elif is_measured(experiment):
         drawn += draw_localisation(experiment)
     return drawn
 
@@ -116,8 +123,8 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
         section(
             "Where the network looks",
             tables=_localisation(experiment),
-            figures=WHERE if (experiment.results / "localisation.csv").exists() else (),
-            files=("localisation", "localisation_differences", "localisation_cases"),
+            figures=WHERE if is_measured(experiment) else (),
+            files=("localisation", "localisation_differences", "localisation_cases") if is_measured(experiment) else (),
             links=[
                 Link(f"{MAP}: {path.name}", path) for path in sorted(map_results(experiment).glob("localisation*.csv"))
             ],
@@ -159,8 +166,12 @@ def _localisation(experiment: Experiment) -> "list[Table]":
     rule, shown = experiment.profile.evaluation, []
     interval = f"Mean [{rule.confidence:.0%} interval, {rule.resamples} bootstrap resamples of patients]."
     told = interval, f"Data: {experiment.profile.data}."
-    for method, folder in ((GRADCAM, experiment.results), (MAP, map_results(experiment))):
-        if (folder / "localisation.csv").exists():
+    at_hand = {
+        (GRADCAM, experiment.results): is_measured(experiment),
+        (MAP, map_results(experiment)): (map_results(experiment) / LOCALISATION).exists(),
+    }
+    for (method, folder), there in at_hand.items():
+        if there:
             long, differences = (
                 pd.read_csv(folder / f"{name}.csv") for name in ("localisation", "localisation_differences")
             )

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ from mammo_lib.stages.transferring import measure_transfer
 from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mammo_lib.training.probe import ImageProbe
 
 IMAGES_AT_ONCE = 16  # described in one piece of work, which is also what a run that was stopped loses
@@ -149,21 +151,31 @@ def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
     settings = f"{hashes['globals.npy']} {found.sha256} {experiment.profile.probe.precision}"
     folder = places.prepared / "described" / hashlib.sha256(settings.encode()).hexdigest()[:12]
     starts = [start for start in range(0, count, IMAGES_AT_ONCE) if not _file(folder, start).exists()]
-    parts_done = (executor.map if executor else map)(partial(_describe, experiment, found.file, folder), starts)
+    parts_done = (executor.map if executor else map)(
+        partial(_describe, experiment, found.file, found.sha256, folder), starts
+    )
     for _ in tqdm(parts_done, "VGG16 looks at set G", total=len(starts), disable=not starts):
         pass
     paths.write_json(folder / TRUNK, {"initial_weights": found.source, "sha256": found.sha256})
     return folder
 
 
-def _describe(experiment: Experiment, file: Path, folder: Path, start: int) -> None:
-    from mammo_lib.models import frozen, weights
+def _describe(experiment: Experiment, file: Path, sha256: str, folder: Path, start: int) -> None:
+    from mammo_lib.models import frozen
 
-    layers = frozen.trunk(weights.imagenet("vgg16", file.parent).state)
+    layers = _trunk(file, sha256)
     images = load(experiment, "G")[0][start : start + IMAGES_AT_ONCE]
     described = np.stack([frozen.describe(layers, image, experiment.profile.probe.precision) for image in images])
     with paths.atomic_write(_file(folder, start)) as part, open(part, "wb") as opened:
         np.save(opened, described)
+
+
+@lru_cache(maxsize=1)
+def _trunk(file: Path, sha256: str) -> "nn.Sequential":
+    """Read once a process, not once for a few images; `sha256` tells one content of the file from another."""
+    from mammo_lib.models import frozen, weights
+
+    return frozen.trunk(weights.imagenet("vgg16", file.parent).state)
 
 
 def _file(folder: Path, start: int) -> Path:

@@ -98,7 +98,7 @@ def _train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     try:
         initial = initial_weights(experiment, cell)
     except WeightsNotAvailable:
-        if _is_done_as_asked(experiment, cell):
+        if is_done_as_asked(experiment, cell):
             return experiments.Outcome(cell, "skipped")
         raise
     settings = records.cell_settings(cell, profile, hashes_of_inputs(experiment, cell.stage) | initial.hashes)
@@ -121,7 +121,7 @@ def _train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":
     return experiments.Outcome(cell, "done", note)
 
 
-def _is_done_as_asked(experiment: Experiment, cell: "Cell") -> bool:
+def is_done_as_asked(experiment: Experiment, cell: "Cell") -> bool:
     """Whether a cell is done, from whatever initial weights; StageMismatch when other settings or data differ."""
     from mammo_lib.training import records
 
@@ -160,8 +160,9 @@ def _warm_up(
 ) -> None:
     """Train CBAM and classifier with the trunk frozen, where the profile has it so (`Profile.warm_up_of`).
 
-    They are random there, and what a random classifier sends back spoils the trunk's features before it has learnt
-    anything itself (Kumar et al. 2022, "Fine-tuning can distort pretrained features", ICLR).
+    CBAM and at least the classifier's last layer are random there (all of it, where the file holds a trunk alone), and
+    what a random classifier sends back spoils the trunk's features before it has learnt anything itself (Kumar et al.
+    2022, "Fine-tuning can distort pretrained features", ICLR).
     """
     from mammo_lib.training.loop import TrainingDiverged
 
@@ -264,7 +265,7 @@ def initial_weights(experiment: Experiment, cell: "Cell") -> _Initial:
             raise FileNotFoundError(
                 f"{best.parent}: this training is not finished: run {experiment.command('train')} first"
             )
-        _is_done_as_asked(experiment, cell.parent)  # StageMismatch when it was trained otherwise
+        is_done_as_asked(experiment, cell.parent)  # StageMismatch when it was trained otherwise
         state = checkpoint.load(best)["network"]
         return _Initial(cell.parent.name, state, {INITIAL_WEIGHTS: paths.file_hash(best)})
     if cell.initial == "imagenet":
@@ -284,7 +285,10 @@ def hashes_of_inputs(experiment: Experiment, stage: str) -> dict[str, str]:
 
 
 def predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
-    """Predictions of the validation and test cases, always in fp32: logits in bf16 are so coarse that cases tie."""
+    """Predictions of the validation and test cases, never in bf16, whose logits are so coarse that cases tie.
+
+    In fp32; on CUDA with TF32 where torch's own settings have it, which for convolutions is their default.
+    """
     from mammo_lib.training import loop
 
     predicted = table[table["part"] != "train"].copy()

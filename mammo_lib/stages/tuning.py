@@ -32,11 +32,12 @@ def tune(experiment: Experiment, executor: Executor | None = None) -> pd.DataFra
     """Train the main network on G, from its P cell, with each of config.GLOBAL_CANDIDATES; also candidates.csv.
 
     One row a candidate: what it changes, how far its training loss fell, and the validation accuracy and AUC of the
-    epoch that would be kept. Histories go to results/<profile>/<protocol>/candidates/. What is done is skipped.
+    epoch that would be kept. Histories go to results/<profile>/<protocol>/candidates/. What is done is skipped. The
+    files are of the training seed that ran last, which the column `seed` tells.
     """
     job: Callable[[str], dict[str, Any]] = partial(_try, experiment)
     rows = list((executor.map if executor else map)(job, GLOBAL_CANDIDATES))
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).assign(seed=experiment.seed)
     paths.write_table(table, experiment.results / CANDIDATES)
     return table
 
@@ -100,6 +101,7 @@ def controls(experiment: Experiment) -> pd.DataFrame:
     half = scipy.stats.t.ppf(within, SHUFFLES - 1) * scipy.stats.sem(shuffled["test_auc"])
     mean = {"control": f"shuffled labels, mean of {SHUFFLES}"} | _auc(auc, auc - half, auc + half)
     table = pd.concat([pd.DataFrame([_overfit(experiment, cell)]), shuffled, pd.DataFrame([mean])], ignore_index=True)
+    table["seed"] = experiment.seed
     paths.write_table(table, experiment.results / CONTROLS)
     return table
 

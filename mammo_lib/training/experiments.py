@@ -78,14 +78,9 @@ class Cell:
         return replace(self, stage="P", initial=start) if start else None
 
 
-def matrix(
-    protocol: str, profile: Profile, folds: Sequence[int] | None = None, seeds: Sequence[int] = (0,)
-) -> list[Cell]:
-    """Every cell of a profile, P before G; None is every fold of the protocol."""
-    every = range(profile.split.folds if protocol == CROSS_VALIDATED else 1)
-    folds = every if folds is None else folds
-    if not set(folds) <= set(every):
-        raise ValueError(f"folds {list(folds)}: protocol {protocol} has folds 0 to {len(every) - 1}")
+def matrix(protocol: str, profile: Profile, seeds: Sequence[int] = (0,)) -> list[Cell]:
+    """Every cell of a profile, P before G, in every fold of the protocol."""
+    folds = range(profile.split.folds if protocol == CROSS_VALIDATED else 1)
     return [
         Cell(protocol, stage, network, initial, fold, seed)
         for stage in STAGES

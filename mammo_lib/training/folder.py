@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from mammo_lib import paths
+
 LAST = "last.pt"  # state after an epoch, written while the next one trains
 BEST = "best.pt"  # weights of the best epoch
 HISTORY = "history.csv"  # one row per finished epoch; may be ahead of last.pt
@@ -30,14 +32,13 @@ def claim(folder: Path, lock: str = TRAINING_CLAIM) -> Iterator[None]:
     """Make `folder` and hold one of its locks for this process; FolderBusy when it is held already.
 
     The claim is a lock of the operating system: it ends with the process, however that ends. What a killed process
-    left half-written is removed.
+    left half-written is removed; other steps may be writing here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / lock, "a") as file:
         if not any(_held(file, pause) for pause in PAUSES):
             raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it")
-        for part in folder.glob(".*.part"):
-            part.unlink()
+        paths.remove_parts(folder)
         yield
 
 

@@ -184,6 +184,9 @@ def test_sizes_are_compared_on_the_same_images(profile: Profile, copy: Profile) 
     assert (found["low"] < found["difference"]).all()
     assert (found["first"] == "160 pixels (copy-160)").all()
     assert "input size" not in set(answers.compared(sized[:1])["question"])
+    for other in sized:  # with the probes alone, no pair of trainings is left
+        shutil.rmtree(stages.Experiment(other, "official", 0).results / "cells")
+    pd.testing.assert_frame_equal(answers.compared(sized).query("question == 'input size'").set_index("line"), found)
     assert "input size" not in set(answers.compared([sized[0], replace(sized[1], source="other")])["question"])
 
 

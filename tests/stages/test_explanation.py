@@ -94,7 +94,8 @@ class Marked(nn.Module):
 
 @pytest.mark.parametrize("gate", [None, np.zeros(1)])
 def test_a_control_is_of_a_network_whose_weights_are_not_the_trained_ones(monkeypatch, gate):
-    """The trained ones are 100; a network that is only built has its seed. Three are: of the cell's and the next two.
+    """The trained ones are 100; a network that is only built has its seed. Three are, with seeds that no other
+    training seed has.
 
     What is measured afterwards by the trained network is by one that no control has changed.
     """
@@ -113,9 +114,9 @@ def test_a_control_is_of_a_network_whose_weights_are_not_the_trained_ones(monkey
     assert maps == {
         "Grad-CAM": [{100}, {100}],
         "Grad-CAM, untrained head": [{100}, {7}],
-        "Grad-CAM, random weights #0": [{7}, {7}],
-        "Grad-CAM, random weights #1": [{8}, {8}],
-        "Grad-CAM, random weights #2": [{9}, {9}],
+        "Grad-CAM, random weights #0": [{21}, {21}],
+        "Grad-CAM, random weights #1": [{22}, {22}],
+        "Grad-CAM, random weights #2": [{23}, {23}],
     }
     assert weights(trained, None) == [{100}, {100}]
 
@@ -137,8 +138,30 @@ def test_maps_of_a_network_of_other_settings_are_not_taken(finished):
     changed = replace(finished, profile=replace(finished.profile, global_training=longer))
     cell = next(cell for cell in stages.cells(finished) if cell.name == "G/resnet50_cbam/patch/fold0-seed0")
     for ask in (lambda: stages.explain(changed), lambda: trainings.load_network(changed, cell)):
-        with pytest.raises(paths.StageMismatch, match=r"training.max_epochs: was 1, is 9\): delete it and train"):
+        with pytest.raises(paths.StageMismatch, match=r"training.max_epochs: was 1, is 9\): delete it"):
             ask()
+
+
+def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_asked_for(finished):
+    assert not explanation.has_maps(finished)
+    stages.explain(finished)
+    assert explanation.has_maps(finished)
+    other = replace(finished, seed=1)
+    assert not explanation.is_measured(other)
+    assert not explanation.has_maps(other)
+    with open(finished.runs / "G/resnet50_cbam/patch/fold0-seed0/best.pt", "ab") as file:
+        file.write(b"trained anew")
+    assert explanation.is_measured(finished)
+    assert not explanation.has_maps(finished)
+
+
+def test_a_network_of_other_images_is_not_explained(finished):
+    """The images were prepared anew, of a mended table for instance."""
+    record = finished.places.prepared / "prepare.json"
+    content = paths.read_json(record)
+    paths.write_json(record, content | {"hashes": content["hashes"] | {"globals.npy": 64 * "0"}})
+    with pytest.raises(paths.StageMismatch, match=r"inputs\.images: was .*\): delete it to have it made again"):
+        stages.explain(finished)
 
 
 def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finished):
@@ -147,9 +170,9 @@ def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finis
     picture = finished.figures / "fig7_gradcam.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"")
-    made = [*finished.results.glob("localisation*.csv"), picture]
-    assert len(made) == 4
     cell = "G/resnet50_cbam/patch/fold0-seed0"
+    made = [*finished.results.glob("localisation*.csv"), picture, finished.runs / cell / explanation.MAPS]
+    assert len(made) == 5
     (finished.runs / cell / "run.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"is not finished: run `python -m mammo_lib train .* first"):
         stages.explain(finished)

@@ -161,7 +161,7 @@ def test_a_map_of_one_set_applied_to_another_knows_none_of_its_labels(run, excha
     assert fitted == [(stage, len(written[stage]), written[stage]) for stage in ("P", "G")]
     assert table["cases"].to_dict() == {stage: len(stages.load(run, stage)[1]) for stage in ("P", "G")}
     assert (table["auc"] == 0).all()
-    assert (run.places.results("transfer").parents[1] / "other/transfer/tiny/mass_map/G.csv").exists()
+    assert (run.places.results("transfer").parents[1] / "other/transfer/tiny/mass_map/seed0/G.csv").exists()
 
 
 def test_a_validation_part_too_small_for_regressions_is_refused(run, monkeypatch):

@@ -122,8 +122,8 @@ def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
 
 
 def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experiment) -> None:
-    rows = [("Grad-CAM", name, "all", 0.3, 0.2, 0.4) for name in ("energy", "pointing", "iou")]
-    columns = ["method", "measure", "group", "mean", "low", "high"]
+    rows = [("Grad-CAM", name, "all", 0.3, 0.2, 0.4, run.seed) for name in ("energy", "pointing", "iou")]
+    columns = ["method", "measure", "group", "mean", "low", "high", "seed"]
     path = run.results / "localisation.csv"
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mammo_lib import paths
 from mammo_lib.training import checkpoint, folder
 
 CONFIG = {"training": {"learning_rate": 0.001, "batch_size": 8}, "shares": (0.8, 0.2)}
@@ -199,10 +200,13 @@ def test_a_claim_holds_against_others_and_ends_with_its_process(tmp_path):
     finally:
         holder.kill()
         holder.wait()
-    (tmp_path / ".last.pt.123.part").touch()
+    (tmp_path / f".last.pt.{holder.pid}-1.part").touch()
     assert not folder.is_claimed(tmp_path)
-    with folder.claim(tmp_path):
-        assert not (tmp_path / ".last.pt.123.part").exists()
+    with paths.atomic_write(tmp_path / "gradcam.npz") as part:  # another step's, which is at work in the same folder
+        part.write_bytes(b"maps")
+        with folder.claim(tmp_path):
+            assert not (tmp_path / f".last.pt.{holder.pid}-1.part").exists()
+    assert (tmp_path / "gradcam.npz").read_bytes() == b"maps"
 
 
 def test_asking_who_holds_a_folder_does_not_keep_anybody_out(tmp_path):
