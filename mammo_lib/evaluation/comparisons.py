@@ -15,7 +15,17 @@ from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.predictions import align
-from mammo_lib.evaluation.tables import DEFAULT_UNITS, MISSING, POINT, UNDEFINED, Key, Results, Setting, lines
+from mammo_lib.evaluation.tables import (
+    MISSING,
+    POINT,
+    UNDEFINED,
+    UNIT_OF,
+    UNIT_OF_BASELINES,
+    Key,
+    Results,
+    Setting,
+    lines,
+)
 
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
 TAUGHT, OVER_PROBE = "taught over frozen", "network over probe"
@@ -108,7 +118,7 @@ def questions(results: Results, setting: Setting) -> Table:
     evaluation = setting.profile.evaluation
     caption = (
         f"Paired differences in AUC, first minus second. Data: {setting.profile.data}. Protocol: {setting.protocol}. "
-        f"Unit: {setting.unit or 'patch in stage P, image in stage G'}. Threshold: none, AUC has no threshold."
+        f"Unit: patch in stage P, image in stage G. Threshold: none, AUC has no threshold."
     )
     notes = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
@@ -143,7 +153,7 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
     frame = pd.DataFrame(rows).reindex(columns=columns)
     caption = (
         f"The paired differences in AUC of each training seed. Data: {setting.profile.data}. Protocol: "
-        f"{setting.protocol}. Unit: {setting.unit or 'patch in stage P, image in stage G'}."
+        f"{setting.protocol}. Unit: patch in stage P, image in stage G."
     )
     notes = (
         "Every seed that was trained, its networks compared with those of the same seed; interval and p as in the "
@@ -162,7 +172,7 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
 def answer(comparison: Comparison, results: Results, setting: Setting) -> dict[str, object]:
     """One row of `questions`, not corrected; only its names and a note where one of the two has no predictions."""
     stage = comparison.first[0]
-    unit = setting.unit_of(stage)
+    unit = UNIT_OF[stage]
     row: dict[str, object] = {
         "question": comparison.question,
         "family": comparison.family,
@@ -178,7 +188,7 @@ def answer(comparison: Comparison, results: Results, setting: Setting) -> dict[s
 
 
 def _paired(comparison: Comparison, results: Results, setting: Setting) -> pd.DataFrame:
-    unit = setting.unit_of(comparison.first[0])
+    unit = UNIT_OF[comparison.first[0]]
     return align(*(tested(results[key], unit) for key in (comparison.first, comparison.second)))
 
 
@@ -280,7 +290,7 @@ def against_birads(
     zero_as_four_difference, zero_as_four_low, zero_as_four_high, note`; positive when the network orders the cases
     better. A network without predictions is a row with its reason. ValueError when the two are not of the same cases.
     """
-    unit = setting.unit or {"P": "mass", "G": "image"}[stage]
+    unit = UNIT_OF_BASELINES[stage]
     not_counted = birads["mass_id"].isin(not_called_back)
     left_out = set(birads.loc[not_counted, f"{unit}_id"]) if not_counted.any() else set[str]()
     rows = []
@@ -348,7 +358,7 @@ def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
     pairs = [pair for pair in PROTOCOL_PAIRS if set(pair) <= set(results)]
     rows = [
         _protocol_row((stage, network, initial), pair, results, setting)
-        for stage in DEFAULT_UNITS
+        for stage in UNIT_OF
         for network, initial in lines(stage, setting)
         for pair in pairs
         if any((stage, network, initial) in results[name] for name in pair)
@@ -360,8 +370,7 @@ def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
     types = dict.fromkeys((*floats, *shared), "Float64") | dict.fromkeys(counts, "Int64")
     frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
     caption = (
-        f"{PROTOCOLS_ASKED} First minus second. Data: {setting.profile.data}. "
-        f"Unit: {setting.unit or 'patch in stage P, image in stage G'}."
+        f"{PROTOCOLS_ASKED} First minus second. Data: {setting.profile.data}. Unit: patch in stage P, image in stage G."
     )
     evaluation = setting.profile.evaluation
     notes = (
@@ -396,7 +405,7 @@ def _protocol_row(
     absent = [name for name in pair if key not in results[name]]
     if absent:
         return row | {"note": f"{', '.join(absent)}: {MISSING}"}
-    sets = [tested(results[name][key], setting.unit_of(stage)) for name in pair]
+    sets = [tested(results[name][key], UNIT_OF[stage]) for name in pair]
     patients = [set(cases["patient_id"]) for cases in sets]
     row |= {"patients": len(patients[0] | patients[1]), "shared_patients": len(patients[0] & patients[1])}
     both = pd.concat(sets, ignore_index=True)

@@ -15,13 +15,13 @@ from mammo_lib.evaluation.tables import (
     NO_BRACKETS,
     STAGE_LABELS,
     UNDEFINED,
+    UNIT_OF,
     Results,
     Setting,
     chosen,
     lines,
     over_folds,
     rates,
-    thresholds,
     with_bounds,
 )
 
@@ -146,7 +146,7 @@ def _lines(
         key, notes = (stage, network, initial), list[str]()
         row: dict[str, object] = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         if key in results:
-            cell = metrics.aggregate(results[key], setting.unit_of(stage)) if aggregated else results[key]
+            cell = metrics.aggregate(results[key], UNIT_OF[stage]) if aggregated else results[key]
             row |= measured(cell, setting, notes)
         else:
             notes.append(setting.reasons.get(key, MISSING))
@@ -167,13 +167,10 @@ def _quality(units: pd.DataFrame, setting: Setting, notes: list[str]) -> dict[st
     test = units[units["part"] == "test"]
     label, probability = test["label"], test["probability"]
     row: dict[str, object] = {"cases": len(test)}
-    try:
-        at = thresholds(units, setting.rule)
-        found = metrics.counts(label, probability, at)
-        values = (found.true_positive, found.false_negative, found.true_negative, found.false_positive)
-        row |= {"threshold": over_folds(at, test)} | dict(zip(_COUNTS, values, strict=True))
-    except UNDEFINED as reason:
-        notes.append(str(reason))
+    threshold = setting.profile.evaluation.threshold
+    found = metrics.counts(label, probability, threshold)
+    values = (found.true_positive, found.false_negative, found.true_negative, found.false_positive)
+    row |= {"threshold": threshold} | dict(zip(_COUNTS, values, strict=True))
     squared = (probability - label) ** 2
     measured = {
         "average_precision": statistics.weighted_average_precision(label, probability),
@@ -269,7 +266,7 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
         chosen = {key: frame for key, frame in runs.items() if key[:3] == (stage, network, initial)}
         labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         absent = setting.reasons.get((stage, network, initial), MISSING)
-        rows.append(labels | _spread_of(chosen, setting.unit_of(stage), absent))
+        rows.append(labels | _spread_of(chosen, UNIT_OF[stage], absent))
     numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")
     frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "Float64"))
     caption = f"AUC, a share of 1, over seeds and folds on {STAGE_LABELS[stage]}. {setting.cases(stage)}"

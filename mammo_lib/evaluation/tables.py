@@ -21,10 +21,10 @@ Key = tuple[str, str, str]  # (stage, network, initial)
 Results = Mapping[Key, pd.DataFrame]
 
 PAPER_METRICS = {"sensitivity": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy", "auc": "AUC"}
-DEFAULT_UNITS = {"P": "patch", "G": "image"}  # the likeliest reading of the paper, which does not name its units
+UNIT_OF = {"P": "patch", "G": "image"}  # what a stage's tables count: our reading of the paper, which does not name it
+UNIT_OF_BASELINES = {"P": "mass", "G": "image"}  # which have one score a mass
 NUMBERS = {"P": "Table 1", "G": "Table 2"}
 STAGE_LABELS = {"P": "patch dataset P", "G": "global dataset G"}
-YOUDEN = "youden"  # in place of a number: the threshold is chosen on each cell's validation cases
 MISSING = "not run"
 POINT = "no interval, both of its ends are the same"
 NO_BRACKETS = (
@@ -35,36 +35,21 @@ UNDEFINED = (metrics.Undefined, statistics.Undefined)
 
 @dataclass(frozen=True)
 class Setting:
-    """How a table is counted. `unit`: None for the stage's default. `threshold`: a number, "youden", or None: 0.5."""
+    """What a table is of, and how its intervals are drawn."""
 
     profile: config.Profile
     protocol: str
-    unit: str | None = None
-    threshold: float | str | None = None
     seed: int = 0
     reasons: Mapping[Key, str] = field(default_factory=dict)  # why a cell has no predictions
     extra: tuple[str, ...] = ()  # those of config.EXTRA_LABELS with predictions: rows of their own, after the networks
 
-    def unit_of(self, stage: str) -> str:
-        return self.unit or DEFAULT_UNITS[stage]
-
     def sentence(self, stage: str) -> str:
         """Data, protocol, unit and threshold, for a caption."""
-        rule = self.rule
-        chosen = "chosen on validation (Youden), in each fold" if rule == YOUDEN else f"{rule:g}"
-        return f"{self.cases(stage)} Malignant is positive; threshold: {chosen}."
+        return f"{self.cases(stage)} Malignant is positive; threshold: {self.profile.evaluation.threshold:g}."
 
     def cases(self, stage: str) -> str:
         """The same without the threshold, for what has none."""
-        return f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {self.unit_of(stage)}."
-
-    @property
-    def rule(self) -> float | str:
-        if self.threshold is None:
-            return self.profile.evaluation.threshold
-        if isinstance(self.threshold, str) and self.threshold != YOUDEN:
-            raise ValueError(f"threshold {self.threshold!r}: give a number or {YOUDEN!r}")
-        return self.threshold
+        return f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {UNIT_OF[stage]}."
 
 
 def published(
@@ -80,7 +65,7 @@ def published(
     rows = [
         _cell_row((stage, network, initial), results, setting, printed) for network, initial in lines(stage, setting)
     ]
-    unit = "mass" if setting.unit_of(stage) == "patch" else setting.unit_of(stage)
+    unit = UNIT_OF_BASELINES[stage]
     for name, predictions in (baselines or {}).items():
         labels = {"block": "baseline", "network": BASELINE_LABELS.get(name, name), "initial": "", "unit": unit}
         rows.append(labels | _measure(predictions, unit, setting) | _beside({}, None))
@@ -101,7 +86,7 @@ def _cell_row(
     key: Key, results: Results, setting: Setting, printed: Mapping[Key, config.PublishedRow]
 ) -> dict[str, object]:
     stage, network, initial = key
-    unit = setting.unit_of(stage)
+    unit = UNIT_OF[stage]
     labels = {
         "block": "network",
         "network": config.ROW_LABELS[network],
@@ -136,31 +121,18 @@ def _measure(predictions: pd.DataFrame, unit: str, setting: Setting) -> dict[str
         "patients": test["patient_id"].nunique(),
     }
     notes: list[str] = []
-    try:
-        threshold = thresholds(units, setting.rule)
-    except UNDEFINED as reason:
-        return row | {"note": str(reason)}
-    row["threshold"] = over_folds(threshold, test)
+    row["threshold"] = setting.profile.evaluation.threshold
     auc = statistics.weighted_auc(test["label"], test["probability"], test["fold"])
-    for name, statistic in (rates(test, threshold.to_numpy()) | {"auc": auc}).items():
+    for name, statistic in (rates(test, setting.profile.evaluation.threshold) | {"auc": auc}).items():
         row |= with_bounds(name, statistic, test, setting, notes)
     return row | {"note": "; ".join(dict.fromkeys(notes))}
 
 
-def thresholds(units: pd.DataFrame, rule: float | str) -> pd.Series:
-    """The threshold that `rule` (Setting.rule) means for each test case of these aggregated predictions.
-
-    One chosen on validation is chosen in each fold, on that fold's validation cases: in another fold they may be test
-    cases. Undefined without validation cases.
-    """
-    if rule == YOUDEN:
-        return chosen(units, metrics.youden_threshold)
-    test = units[units["part"] == "test"]
-    return pd.Series(float(rule), index=test.index)
-
-
 def chosen(units: pd.DataFrame, choose: Callable[[pd.Series, pd.Series], float]) -> pd.Series:
-    """`choose(label, probability)` of each fold's validation cases, given to that fold's test cases."""
+    """`choose(label, probability)` of each fold's validation cases, given to that fold's test cases.
+
+    In another fold they may be test cases. Undefined without validation cases.
+    """
     test, validation = (units[units["part"] == part] for part in ("test", "validation"))
     found = {}
     for fold in test["fold"].unique():
@@ -176,8 +148,8 @@ def over_folds(threshold: pd.Series, test: pd.DataFrame) -> float:
     return float(threshold.groupby(test["fold"]).first().mean())
 
 
-def rates(test: pd.DataFrame, threshold: np.ndarray) -> dict[str, statistics.Statistic]:
-    """Sensitivity, specificity and accuracy of test cases at their thresholds (n,)."""
+def rates(test: pd.DataFrame, threshold: np.ndarray | float) -> dict[str, statistics.Statistic]:
+    """Sensitivity, specificity and accuracy of test cases at one threshold, or at their own (n,)."""
     malignant, called = test["label"].to_numpy() == 1, test["probability"].to_numpy() >= threshold
     return {
         "sensitivity": statistics.weighted_ratio(malignant & called, malignant),

@@ -183,6 +183,7 @@ def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
     """
     from mammo_lib.evaluation import comparisons
     from mammo_lib.evaluation.predictions import align
+    from mammo_lib.evaluation.tables import UNIT_OF
 
     probe = "G", PROBE, EXTRA_INITIAL
     found: dict[str, dict[int, tuple[Experiment, pd.DataFrame]]] = {}
@@ -197,7 +198,7 @@ def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
         setting = setting_of(experiment)
         for size in smaller:
             other, frame = of_source[size]
-            pair = [comparisons.tested(cases, setting.unit_of("G")) for cases in (best, frame)]
+            pair = [comparisons.tested(cases, UNIT_OF["G"]) for cases in (best, frame)]
             yield comparisons.compare(align(*pair), setting) | {
                 "question": comparisons.SIZE,
                 "arm": f"{SETS['G']}, {EXTRA_LABELS[PROBE]}",

@@ -151,28 +151,6 @@ def test_caption_says_data_protocol_unit_threshold(stage: str) -> None:
     assert "threshold: 0.5" in caption
 
 
-def test_units_and_a_threshold_from_validation() -> None:
-    setting = replace(SETTING, unit="patient", threshold=tables.YOUDEN)
-    table = tables.published("P", results(), setting)
-    assert table.frame["cases"].eq(20).all()
-    assert "chosen on validation (Youden)" in table.caption
-    cell = made("P", 0)
-    masses = cell.groupby(["mass_id", "patient_id", "part", "label"], as_index=False)["probability"].mean()
-    people = (
-        masses.groupby(["patient_id", "part", "label"], as_index=False)["probability"].mean().query("part != 'test'")
-    )
-    best = max(
-        people["probability"],
-        key=lambda cut: sum((people["probability"] >= cut) == (people["label"] == 1)),  # balanced: Youden is accuracy
-    )
-    at = table.frame["threshold"].iloc[0]
-    assert (people["probability"] >= at).eq(people["label"] == 1).sum() == (people["probability"] >= best).eq(
-        people["label"] == 1
-    ).sum()
-    with pytest.raises(ValueError, match="give a number or 'youden'"):
-        tables.published("P", results(), replace(SETTING, threshold="best"))
-
-
 def test_one_class_is_an_empty_cell_with_a_reason() -> None:
     cell = made("G", 1).query("label == 0")
     table = tables.published("G", {("G", "vgg16", "patch"): cell}, SETTING)
@@ -192,8 +170,6 @@ def test_baselines_stand_below_per_mass() -> None:
     assert (last["block"], last["unit"], last["cases"]) == ("baseline", "mass", 40)
     assert last["network"] == "Radiologist's BI-RADS assessment alone"
     assert pd.isna(last["auc_printed"])
-    last = tables.published("P", results(), replace(SETTING, unit="patient"), {"birads": masses}).frame.iloc[-1]
-    assert (last["unit"], last["cases"]) == ("patient", 20)
 
 
 def test_latex_has_equal_rows_and_escapes() -> None:
@@ -283,11 +259,10 @@ def test_each_fold_has_its_own_validation_threshold_and_ranks_its_own_cases() ->
         called.append(test["probability"] >= thresholds[-1])
         aucs.append(roc_auc_score(test["label"], test["probability"]))
         pairs.append(test["label"].sum() * (1 - test["label"]).sum())
-    setting, results = replace(SETTING, threshold=tables.YOUDEN), {("G", "vgg16", "patch"): cell}
-    test = cell[cell["part"] == "test"]
+    results, test = {("G", "vgg16", "patch"): cell}, cell[cell["part"] == "test"]
     sensitivity = recall_score(test["label"], pd.concat(called))
-    row = tables.published("G", results, setting).frame.query("auc.notna()").iloc[0]
-    assert row["sensitivity"] == pytest.approx(sensitivity)
+    row = tables.published("G", results, SETTING).frame.query("auc.notna()").iloc[0]
+    assert row["sensitivity"] == pytest.approx(recall_score(test["label"], test["probability"] >= 0.5))
     assert row["auc"] == pytest.approx(np.average(aucs, weights=pairs))
     assert row["auc"] > roc_auc_score(test["label"], test["probability"]) + 0.1
     chosen = scores.operating_points("G", results, SETTING).frame.query("cases.notna()").iloc[0]
@@ -613,8 +588,6 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     assert row["auc_birads"] == pytest.approx(theirs)
     assert row["difference"] == pytest.approx(ours - theirs)
     assert row["low"] < row["difference"] < row["high"]
-    of_patients = comparisons.against_birads("P", found, replace(SETTING, unit="patient"), birads).frame.iloc[0]
-    assert (of_patients["unit"], of_patients["cases"]) == ("patient", 20)
     second = birads[birads["label"] == 0].iloc[::2]  # a second, benign mass in some images, that looks worse
     second = second.assign(id=second["id"] + "b", mass_id=second["mass_id"] + "b", probability=0.8)
     whole, both = made("G", 4), pd.concat([birads, second], ignore_index=True)
