@@ -48,7 +48,7 @@ make_venv() {
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && has_package python; then
     echo "environment: the active one, ${VIRTUAL_ENV:-$CONDA_PREFIX}"
     if [ "${VIRTUAL_ENV:-}" = "$PWD/.venv" ] && ! is_fresh; then # in use, so not made anew under its users' feet
-        echo "warning: .venv was made from other pins than requirements.txt has now: 'deactivate', and run this again" >&2
+        echo "warning: .venv may be older than this checkout: 'deactivate', and run this again to have it made anew" >&2
     fi
 else
     make_venv

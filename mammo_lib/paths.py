@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     A crash leaves at most a file whose name starts with a dot and ends in ".part", which nobody reads.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part
         with open(part, "rb") as file:
@@ -106,11 +107,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete what writers that have ended, killed for instance, left half-written in `folder`."""
+    """Delete what writers of this machine that have ended, killed for instance, left half-written in `folder`."""
     for part in folder.glob(".*.part"):
-        writer = int(part.name.rsplit(".", 2)[-2].partition("-")[0])
+        writer = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.part$", part.name)
+        if writer is None:  # of another machine on a shared disk
+            continue
         try:
-            os.kill(writer, 0)  # signal 0: only whether the process is there
+            os.kill(int(writer[1]), 0)  # signal 0: only whether the process is there
         except ProcessLookupError:
             part.unlink(missing_ok=True)
         except PermissionError:  # there, and another user's

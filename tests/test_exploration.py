@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from mammo_lib import explore
+from mammo_lib import explore, paths
 from mammo_lib.config import NORMALISE_MEAN, NORMALISE_STD, GlobalExtraction
 from mammo_lib.models import networks
 from mammo_lib.stages import Experiment, exploration, own_image
@@ -92,6 +92,15 @@ def test_the_checkpoint_of_another_network_is_refused(own_home: Path, how: str) 
     with pytest.raises(ValueError, match=r"best\.pt is the checkpoint of another network \(.*\): train") as refusal:
         exploration.explain_case(opened, WORST)
     assert len(str(refusal.value)) < 500
+
+
+def test_a_cell_of_other_images_is_not_opened(own_home: Path) -> None:
+    experiment = Experiment.of("tiny", "official", 0)
+    record = experiment.places.prepared / "prepare.json"
+    content = paths.read_json(record)
+    paths.write_json(record, content | {"hashes": content["hashes"] | {"globals.npy": 64 * "0"}})
+    with pytest.raises(paths.StageMismatch, match=r"inputs\.images"):
+        exploration.open_cell(experiment, exploration.trained_cells(experiment)[0])
 
 
 # ----------------------------------------------------------------------------- cases and the threshold

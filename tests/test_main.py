@@ -14,7 +14,7 @@ from mammo_lib import __main__ as shell
 from mammo_lib import stages
 from mammo_lib.config import PROFILES, get_profile
 from mammo_lib.data import cases
-from mammo_lib.training.folder import CELL_CLAIM, claim
+from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, claim
 
 ROOT = Path(__file__).parent.parent
 CELLS = 4 * len(get_profile("tiny").networks)  # one on P, three on G of each
@@ -156,9 +156,10 @@ def test_forget_deletes_what_was_made_and_never_an_archive_of_the_user(tmp_path:
     assert not (tmp_path / "data" / "prepared" / "paper").exists()
 
 
-def test_forget_leaves_a_training_that_is_under_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lock", [CELL_CLAIM, TRAINING_CLAIM], ids=["a cell", "another training, of tune"])
+def test_forget_leaves_a_training_that_is_under_way(lock: str, tmp_path: Path) -> None:
     cell = tmp_path / "runs" / "paper" / "official" / "P" / "resnet50" / "random" / "fold0-seed1"
-    with claim(cell, CELL_CLAIM):
+    with claim(cell, lock):
         done = call(tmp_path, "forget", "--profile", "paper")
         assert done.returncode == 1
         assert f"error: {cell}: a process trains here" in done.stderr

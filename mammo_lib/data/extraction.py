@@ -197,7 +197,7 @@ def _of_table(root: Path, mass: Mass, box: Box, image: np.ndarray) -> tuple[Box,
         mask, _ = read_mask(_inside(root, mass.mask_path), (image.shape[0], image.shape[1]))
     except (ImageError, OSError) as error:
         return box, f"{error}: the box of the table counts, its outline is not known"
-    if not mask[box.y : box.bottom, box.x : box.right].any():
+    if box.within(image.shape) and not box.of(mask).any():
         raise MaskError("no pixel of its mask lies in its box: correct one of them, or leave one blank")
     return box, ""
 

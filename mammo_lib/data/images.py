@@ -82,7 +82,9 @@ def read_image(path: Path) -> np.ndarray:
     if kind != "TIFF":
         return grey
     tags = _tiff_tags(path)
-    if tags.get(ORIENTATION, 1) != 1:  # OpenCV turns the pixels, and boxes and masks may mean those that are stored
+    if tags.get(ORIENTATION, 1) in range(
+        2, 9
+    ):  # OpenCV turns the pixels, and boxes and masks may mean those that are stored
         raise ImageError(f"{path}: a TIFF that is to be shown turned (tag 274): save it upright")
     inverted = grey.dtype == np.uint16 and tags.get(PHOTOMETRIC) == 0  # OpenCV does it for 8 bits only
     return np.iinfo(np.uint16).max - grey if inverted else grey

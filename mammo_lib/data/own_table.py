@@ -51,7 +51,7 @@ def _check_assessments(table: pd.DataFrame, path: Path) -> None:
 def _check_masks(table: pd.DataFrame, path: Path) -> None:
     """One mask for two masses would give both the same box."""
     outlined = table[table["box_w"].isna() & (table["mask_path"] != "")]
-    repeated = outlined[outlined["mask_path"].duplicated()]
+    repeated = outlined[outlined["mask_path"].map(cases.plain_path).duplicated()]
     if not repeated.empty:
         row = repeated.iloc[0]
         raise ValueError(

@@ -100,7 +100,9 @@ def prepare(experiment: Experiment, executor: Executor | None = None) -> "Prepar
                 archive.cases, archive.problems, archive.root, places.prepared, profile, DATA_SEED, workers, losses
             )
         except (paths.StageMismatch, room.PrepareError) as error:
-            raise type(error)(f"{error}{STREAMED}") if is_streamed(experiment) else error from None
+            if is_streamed(experiment):
+                raise type(error)(f"{error}{STREAMED}") from error
+            raise
 
 
 def is_streamed(experiment: Experiment) -> bool:

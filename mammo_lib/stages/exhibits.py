@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from mammo_lib.evaluation.report import Link, Picture, Section, Table
 
 NOT_MADE = "Not made yet: run its notebook, then the report again."
-NOT_DRAWN = "Its figures are not drawn: run python -m mammo_lib figures, then the report again."
+NOT_DRAWN = (
+    "Its figures are not drawn: run python -m mammo_lib figures --profile {} --protocol {} --seed {}, then report."
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,14 @@ class Exhibits:
         stored: Sequence[str] = (),
         folded: bool = False,
         figures: Sequence[str] = (),
+        drawable: bool = True,
         files: Sequence[str] = (),
         links: "Sequence[Link]" = (),
     ) -> "Section":
-        """A section from names, in this order; the files of `made` and `stored` tables are linked by themselves."""
+        """A section from names, in this order; the files of `made` and `stored` tables are linked by themselves.
+
+        drawable: whether there is what the figures are drawn from; the section then tells that they are not drawn yet.
+        """
         from mammo_lib.evaluation.report import Section
 
         told = [*prose, *(self.known[name] for name in facts if name in self.known)]
@@ -55,8 +61,9 @@ class Exhibits:
         linked = [*(link for name in (*made, *stored, *files) for link in self._files(name)), *links]
         if not (told or shown or pictures or linked):
             told = [NOT_MADE]
-        elif figures and shown and not pictures:
-            told = [*told, NOT_DRAWN]
+        elif figures and drawable and not pictures:
+            run = self.experiment
+            told = [*told, NOT_DRAWN.format(run.profile.name, run.protocol, run.seed)]
         return Section(title, told, shown, pictures, linked)
 
     def _stored(self, name: str, folded: bool) -> "list[Table]":

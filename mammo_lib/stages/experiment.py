@@ -143,12 +143,13 @@ def forget(experiment: Experiment) -> None:
 
     Of every seed, with what further steps (probe, map, ...) have made; never an archive that was not drawn here.
     ValueError when the archive was streamed: its originals are gone, and the prepared data is all there is.
-    folder.FolderBusy while a cell is at work.
+    folder.FolderBusy while something trains.
     """
     from mammo_lib.data import streaming
-    from mammo_lib.training.folder import CELL_CLAIM, FolderBusy, is_claimed
+    from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, is_claimed
 
-    busy = [lock.parent for lock in experiment.runs.rglob(CELL_CLAIM) if is_claimed(lock.parent)]
+    locks = [lock for name in (CELL_CLAIM, TRAINING_CLAIM) for lock in experiment.runs.rglob(name)]
+    busy = [lock.parent for lock in locks if is_claimed(lock.parent)]
     if busy:
         raise FolderBusy(f"{busy[0]}: a process trains here: wait until it ends, or end it")
     places, made = experiment.places, [experiment.runs, experiment.results, experiment.figures]

@@ -83,13 +83,20 @@ def _explained_cells(experiment: Experiment) -> "list[Cell]":
 
 
 def has_maps(experiment: Experiment) -> bool:
-    """Whether `explain` has left heat maps here to draw from, of the networks as they are now, and measured them."""
-    folders = [experiment.runs / cell.name for cell in _explained_cells(experiment)]
-    return is_measured(experiment) and all(
-        all((folder / name).exists() for name in (RECORD, MAPS, BEST))
-        and paths.read_json(folder / RECORD)["settings"]["network"] == paths.file_hash(folder / BEST)
-        for folder in folders
-    )
+    """Whether `explain` has left heat maps here to draw from, of networks and images as they are now."""
+    at_hand = is_measured(experiment) and (experiment.places.prepared / "prepare.json").exists()
+    return at_hand and all(_are_current(experiment, cell) for cell in _explained_cells(experiment))
+
+
+def _are_current(experiment: Experiment, cell: "Cell") -> bool:
+    folder = experiment.runs / cell.name
+    if not all((folder / name).exists() for name in (RECORD, MAPS, BEST)):
+        return False
+    try:
+        done = is_done_as_asked(experiment, cell)
+    except paths.StageMismatch:  # `evaluate` says it
+        return False
+    return done and paths.read_json(folder / RECORD)["settings"]["network"] == paths.file_hash(folder / BEST)
 
 
 def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell") -> pd.DataFrame:
@@ -101,7 +108,7 @@ def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell
         "network": paths.file_hash(folder / BEST),
         "cases": test["id"].tolist(),
         "removed_shares": shares,
-        "random_networks": RANDOM_NETWORKS,
+        "random_networks": _random_seeds(cell),
     }
     if paths.is_done(folder / RECORD, settings):
         return pd.read_csv(folder / CASES, dtype=IDS)
@@ -126,9 +133,10 @@ def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
             f"{experiment.runs / cell.name}: this training is not finished: run {experiment.command('train')} first"
         )
     if told["state"].item() == DIVERGED:
-        old = [*experiment.results.glob("localisation*.csv")]
-        old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
-        old += [experiment.runs / cell.name / name for name in (MAPS, CASES, RECORD)]
+        old = [experiment.runs / cell.name / name for name in (MAPS, CASES, RECORD)]
+        if is_measured(experiment):  # or they are another seed's
+            old += experiment.results.glob("localisation*.csv")
+            old += [path for name in DRAWN for path in experiment.figures.glob(f"{name}.*")]
         for path in old:
             path.unlink(missing_ok=True)
     raise FileNotFoundError(f"{cell.name} is {told['state'].item()}, nothing to explain: {told['message'].item()}")
@@ -144,11 +152,15 @@ def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: n
     headless = load_network(experiment, cell)
     headless.head = build_network(experiment.profile, cell).head
     maps[UNTRAINED_HEAD] = gradcam.heat_maps(headless.eval().to(x.device), x)
-    for number in range(RANDOM_NETWORKS):
-        seed = RANDOM_NETWORKS * cell.seed + number  # no two training seeds share one
+    for number, seed in enumerate(_random_seeds(cell)):
         untrained = build_network(experiment.profile, replace(cell, seed=seed)).eval().to(x.device)
         maps[f"{UNTRAINED} #{number}"] = gradcam.heat_maps(untrained, x)
     return maps
+
+
+def _random_seeds(cell: "Cell") -> list[int]:
+    """Of the networks that are not trained: no two training seeds share one."""
+    return [RANDOM_NETWORKS * cell.seed + number for number in range(RANDOM_NETWORKS)]
 
 
 def _measure(

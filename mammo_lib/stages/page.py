@@ -102,6 +102,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             stored=("leakage", "integrity", "problems"),
             folded=True,
             figures=("fig1_work_flow", "fig2_views", "fig3_patch_and_global"),
+            drawable=(experiment.places.prepared / "prepare.json").exists(),
             files=("near_duplicates",),
         ),
         *(
@@ -109,11 +110,15 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
                 title,
                 made=(table, *(f"{name}_{stage}" for name in FURTHER)),
                 figures=(f"roc_{stage}", f"confusion_{stage}", f"calibration_{stage}", f"curves_{stage}"),
+                drawable=_networks(made[table]),
             )
             for stage, table, title in STAGES
         ),
         section(
-            "Does CBAM help, does patch transfer help", made=("questions", "questions_seeds"), figures=tuple(asked)
+            "Does CBAM help, does patch transfer help",
+            made=("questions", "questions_seeds"),
+            figures=tuple(asked),
+            drawable=bool(made["questions"].frame["difference"].notna().any()),
         ),
         section(
             "Does training learn",
@@ -151,6 +156,11 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             links=[Link("the paper", PAPER)],
         ),
     ]
+
+
+def _networks(table: "export.Table") -> bool:
+    """Whether Table 1 or 2 has a network's numbers."""
+    return bool(table.frame.loc[table.frame["block"] == "network", "auc"].notna().any())
 
 
 def _tried(experiment: Experiment) -> bool:

@@ -197,6 +197,8 @@ def _attempt(job: Job, expected: Mapping[type[Exception], str], folder: Path | N
         outcome = job(cell)
         if failure is not None:
             failure.unlink(missing_ok=True)
+    except BrokenPipeError:  # nobody reads any more what is printed (`train | head`): no fault of the cell
+        raise
     except Exception as error:
         state = next((state for kind, state in expected.items() if isinstance(error, kind)), "failed")
         outcome = Outcome(cell, state, _describe(error) if state == "failed" else str(error))
@@ -208,6 +210,8 @@ def _attempt(job: Job, expected: Mapping[type[Exception], str], folder: Path | N
 def _collect(future: Future[Outcome], cell: Cell) -> Outcome:
     try:
         return future.result()
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if isinstance(error, BrokenExecutor) or type(error).__name__ == KILLED_WORKER:
             return Outcome(cell, LOST, f"its worker was lost ({_describe(error)})")

@@ -91,7 +91,10 @@ def test_nothing_is_written_for_a_bad_table(tmp_path):
         ([{"box_x": -1}], r"box_x '-1' must be a whole number from 0 to 100000"),
         ([{"box_w": 0}], r"box_w '0' must be a whole number from 1 to 100000"),
         ([{"box_w": "1e300"}], r"box_w '1e300' must be a whole number from 1 to 100000"),
-        ([{"image_path": "./a.png"}], r"image_path '\./a\.png' must be without \./ and //"),
+        (
+            [{"image_path": "a/b.png"}, {**MASKED, "image_id": "P_2_LEFT_CC", "image_path": "./a//b.png"}],
+            r"row 3 .*image_id 'P_2_LEFT_CC' has the file of another image",
+        ),
         ([{"box_h": 2.5}], r"box_h '2\.5' must be a whole number"),
         ([{"box_y": None}], r"box_y '' must be a whole number"),
         ([{"box_y": "seven"}], r"box_y 'seven' must be a whole number"),

@@ -149,6 +149,12 @@ def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_a
     other = replace(finished, seed=1)
     assert not explanation.is_measured(other)
     assert not explanation.has_maps(other)
+    record = finished.places.prepared / "prepare.json"
+    content = paths.read_json(record)
+    paths.write_json(record, content | {"hashes": content["hashes"] | {"globals.npy": 64 * "0"}})
+    assert not explanation.has_maps(finished), "the images were prepared anew"
+    paths.write_json(record, content)
+    assert explanation.has_maps(finished)
     with open(finished.runs / "G/resnet50_cbam/patch/fold0-seed0/best.pt", "ab") as file:
         file.write(b"trained anew")
     assert explanation.is_measured(finished)

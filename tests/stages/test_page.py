@@ -110,10 +110,11 @@ def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
     stages.evaluate(run)
     shutil.rmtree(run.figures, ignore_errors=True)
     before = unescape(page.report(run).read_text(encoding="utf-8"))
-    assert before.count(exhibits.NOT_DRAWN) == 4, "the data, both tables and the questions have figures; none is drawn"
+    told = exhibits.NOT_DRAWN.format("tiny", "official", 0)
+    assert before.count(told) == 4, "the data, both tables and the questions have figures; none is drawn"
     drawn = {path.stem for path in stages.draw_evaluation(run)}
     text = page.report(run).read_text(encoding="utf-8")
-    assert unescape(text).count(exhibits.NOT_DRAWN) == 1, "those of the data are drawn by another step"
+    assert unescape(text).count(told) == 1, "those of the data are drawn by another step"
     shown = [unescape(caption) for caption in re.findall(r"<figcaption>(.*?)</figcaption>", text)]
     asked = captions.questions(pd.read_csv(run.results / "questions.csv")["question"].unique())
     assert {(captions.FIGURES | asked)[name] for name in drawn} == set(shown)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -324,6 +325,21 @@ def test_on_dask_a_cell_that_was_given_up_is_tried_again(tmp_path):
 def write_history(folder: Path, seconds):
     folder.mkdir(parents=True)
     pd.DataFrame({"epoch": range(1, len(seconds) + 1), "seconds": seconds}).to_csv(folder / "history.csv", index=False)
+
+
+@pytest.mark.parametrize("pool", [None, ThreadPoolExecutor])
+def test_output_that_nobody_reads_ends_the_run_and_is_no_fault_of_the_cell(pool, tmp_path):
+    """`train | head`: the cell's own lines are the first that find the pipe closed."""
+    reached = []
+
+    def job(cell):
+        reached.append(cell)
+        raise BrokenPipeError
+
+    with nullcontext() if pool is None else pool(1) as executor, pytest.raises(BrokenPipeError):
+        run([P_CELL, FIRST], job, executor, folder=tmp_path, progress=quiet)
+    assert P_CELL in reached
+    assert not list(tmp_path.rglob("failure.txt"))
 
 
 def test_status_shows_every_state_and_the_time_left(tmp_path):
