@@ -94,9 +94,13 @@ def _are_current(experiment: Experiment, cell: "Cell") -> bool:
         return False
     try:
         done = is_done_as_asked(experiment, cell)
-    except paths.StageMismatch:  # `evaluate` says it
+    except paths.StageMismatch as reason:
+        print(f"{cell.name}: its heat maps are not drawn: {reason}")
         return False
-    return done and paths.read_json(folder / RECORD)["settings"]["network"] == paths.file_hash(folder / BEST)
+    ours = paths.read_json(folder / RECORD)["settings"]["network"] == paths.file_hash(folder / BEST)
+    if not ours:
+        print(f"{cell.name}: its heat maps are of an earlier training and not drawn: delete {folder / RECORD}, explain")
+    return done and ours
 
 
 def _explain_cell(experiment: Experiment, shares: tuple[float, ...], cell: "Cell") -> pd.DataFrame:

@@ -142,7 +142,7 @@ def test_maps_of_a_network_of_other_settings_are_not_taken(finished):
             ask()
 
 
-def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_asked_for(finished):
+def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_asked_for(finished, capsys):
     assert not explanation.has_maps(finished)
     stages.explain(finished)
     assert explanation.has_maps(finished)
@@ -153,12 +153,14 @@ def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_a
     content = paths.read_json(record)
     paths.write_json(record, content | {"hashes": content["hashes"] | {"globals.npy": 64 * "0"}})
     assert not explanation.has_maps(finished), "the images were prepared anew"
+    assert "its heat maps are not drawn: " in capsys.readouterr().out
     paths.write_json(record, content)
     assert explanation.has_maps(finished)
     with open(finished.runs / "G/resnet50_cbam/patch/fold0-seed0/best.pt", "ab") as file:
         file.write(b"trained anew")
     assert explanation.is_measured(finished)
     assert not explanation.has_maps(finished)
+    assert "of an earlier training and not drawn: delete " in capsys.readouterr().out
 
 
 def test_a_network_of_other_images_is_not_explained(finished):
