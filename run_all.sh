@@ -19,6 +19,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] 
               reduced-cpu-adapted  that, with the settings of set G that did best on validation
               reduced-cpu-imagenet  VGG16 from ImageNet through the patches to whole images of 256 pixels
               reduced-cpu-imagenet-normalised  the same, CBAM's spatial gate batch-normalised
+              reduced-cpu-imagenet-longer  VGG16 of these without CBAM, trained for longer on whole images
               reduced-short     the paper's sizes and settings for a part of its epochs, ResNet50; minutes of a GPU
               reduced-imagenet  VGG16 from ImageNet through the patches at the paper's sizes; minutes of a GPU
               mias      mini-MIAS; with --protocol grouped_cv or as_written
