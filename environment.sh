@@ -20,6 +20,8 @@ find_python() {
 stamp=.venv/mammo-cbam.stamp
 wanted=$(cat pyproject.toml requirements.txt environment.sh | cksum) # what .venv must have been made from
 
+in_use() { grep -qsF "$PWD/.venv/" /proc/[0-9]*/maps; } # by a library that a process holds open; Linux alone can tell
+
 is_fresh() { [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }
 
 make_venv() {
@@ -28,6 +30,10 @@ make_venv() {
     fi
     local python
     python=$(find_python) || return 1
+    if in_use; then # it would be lost at its next import, perhaps hours from now
+        echo "error: .venv is older than this checkout and something runs in it: run this again when that has ended, or 'source .venv/bin/activate' first to use it as it is" >&2
+        return 1
+    fi
     echo "set-up: making .venv from pyproject.toml and requirements.txt (a few minutes, once)"
     rm -rf .venv
     "$python" -m venv .venv || {

@@ -1,9 +1,14 @@
 """pyproject.toml, requirements.txt and environment.yml name one and the same set of packages."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -53,3 +58,55 @@ def test_conda_installs_the_same_set() -> None:
     every_extra = ",".join(PROJECT["optional-dependencies"])
     assert packages["pip"] == ["--constraint requirements.txt", f"--editable .[{every_extra}]"]
     assert f'extras="{every_extra}"' in (ROOT / "environment.sh").read_text()
+
+
+@pytest.fixture
+def outdated(tmp_path: Path) -> Path:
+    """A checkout whose .venv was made from other files, and a Python in `bin/` that makes no environment."""
+    for name in ("environment.sh", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "library.so").write_text("as of yesterday")
+    (tmp_path / ".venv" / "mammo-cbam.stamp").write_text("as of yesterday")
+    (tmp_path / "bin").mkdir()
+    for name in ("python", "python3"):
+        (tmp_path / "bin" / name).write_text('#!/bin/sh\n[ "$1" = -c ]\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+def set_up(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    path = f"{checkout / 'bin'}:/usr/bin:/bin"
+    return subprocess.run(
+        ["bash", "-c", "set -e; source environment.sh"],
+        cwd=checkout,
+        env={"PATH": path, **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_an_outdated_venv_is_not_removed_while_something_runs_in_it(outdated: Path) -> None:
+    library = outdated / ".venv" / "library.so"
+    hold = f"""
+import mmap, os
+held = mmap.mmap(os.open({str(library)!r}, os.O_RDONLY), 0, prot=mmap.PROT_READ)
+print(flush=True)
+input()
+"""
+    training = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert training.stdout is not None
+    training.stdout.readline()
+    said = set_up(outdated)
+    assert (said.returncode, library.exists()) == (1, True)
+    assert "something runs in it" in said.stderr
+    training.communicate(b"\n")
+    assert "venv module" in set_up(outdated).stderr  # of the Python that cannot make one
+    assert not library.exists()
+
+
+def test_an_outdated_venv_that_is_active_is_used_with_a_warning(outdated: Path) -> None:
+    said = set_up(outdated, VIRTUAL_ENV=os.fspath(outdated / ".venv"))
+    assert (said.returncode, "may be older" in said.stderr) == (0, True)
+    assert (outdated / ".venv" / "library.so").exists()
