@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mammo_lib.evaluation.export import plain, with_interval
+from mammo_lib.evaluation.export import plain, text, with_interval
 from mammo_lib.paths import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +18,7 @@ DOCUMENTS = ("README.md", "RESULTS.md")
 BLOCK = re.compile(r"<!-- begin (results/\S+\.csv) -->\n(.*?)<!-- end -->", re.DOTALL)
 LEFT_TO_THE_FILE = ("block", "unit", "threshold", "malignant", "patients", "fitted_on", "applied_to")
 NOT_RUN = r"(fold \d+ |\w+: )?not run"
+PRINTED = "{:.4f}"  # as many digits as the paper has
 HEADINGS = {"auc": "AUC", "auc_printed": "printed AUC", "initial": "initial weights"}
 
 
@@ -41,6 +42,8 @@ def readme_table(path: Path) -> str:
             columns=[other for other in shown if str(other).startswith(f"{name}_") and other not in HEADINGS]
         )
         shown = shown.drop(columns=list(LEFT_TO_THE_FILE), errors="ignore")
+    if "auc_printed" in shown:
+        shown["auc_printed"] = text(frame["auc_printed"], PRINTED)
     shown = shown[[name for name in shown if shown[name].ne("").any()]]
     headings = [HEADINGS.get(name, name.replace("_", " ")) for name in shown.columns.astype(str)]
     lines = [headings, ["---"] * len(headings), *shown.to_numpy().tolist()]

@@ -21,7 +21,10 @@ NOTHING_OF_OURS = ("evaluation/metrics.py", "evaluation/statistics.py", "evaluat
 ONLY_USER = {  # package -> the only files that may import it
     "pydicom": {"data/dicom.py", "data/phantom.py"},  # one reads, the other writes phantoms
     "matplotlib": {
-        f"evaluation/{name}.py" for name in ("figures", "figures_case", "figures_curves", "figures_overview")
+        "evaluation/figures.py",
+        "evaluation/figures_case.py",
+        "evaluation/figures_curves.py",
+        "evaluation/figures_overview.py",
     },
     "ipywidgets": {"explore.py"},
     "papermill": {"notebooks.py"},

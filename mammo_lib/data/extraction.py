@@ -70,6 +70,9 @@ class Findings:
     problems: list[dict[str, str]]
 
 
+EMPTY = Findings({}, [], None, [], [])
+
+
 def run_job(job: ImageJob) -> None:
     """`process_image`, kept in the file `job.result`."""
     threads = cv2.getNumThreads()

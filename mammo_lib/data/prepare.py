@@ -31,7 +31,7 @@ from mammo_lib import paths
 from mammo_lib.config import Profile
 from mammo_lib.data import cases as case_tables
 from mammo_lib.data.cropping import Box
-from mammo_lib.data.extraction import VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
+from mammo_lib.data.extraction import EMPTY, VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
 from mammo_lib.data.images import WINDOW
 
 RECORD = "prepare.json"
@@ -189,9 +189,14 @@ def _assemble(
     """Tables and arrays, all in the order of the case table, from the finished images; their counts."""
     found = [load_findings(job.result) for job in jobs]
     rows = [row for findings in found for row in findings.problems]
+    boxes = {mass_id: box for findings in found for mass_id, box in findings.boxes.items()}
+    unknown = case_tables.label_unknown(case_tables.records(cases), [row for row in rows if row["id"] not in boxes])
+    rows += unknown
+    gone = {row["id"] for row in unknown}  # all that an image has left, or nothing of it
+    found = [EMPTY if gone & set(findings.boxes) else findings for findings in found]
+    boxes = {mass_id: box for mass_id, box in boxes.items() if mass_id not in gone}
     every = pd.concat([problems, case_tables.problem_table(rows)], ignore_index=True)
     paths.write_table(every, destination / "problems.csv")
-    boxes = {mass_id: box for findings in found for mass_id, box in findings.boxes.items()}
     _check_loss([row for row in rows if row["id"] not in boxes], len(cases), max_loss, destination)
     used = [(job.result, findings) for job, findings in zip(jobs, found, strict=True) if findings.boxes]
     case_tables.write(_with_boxes(cases, boxes), destination / "cases.csv")
@@ -241,7 +246,7 @@ def _patch_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame
 
 
 def _view_table(cases: pd.DataFrame, found: Iterable[Findings]) -> pd.DataFrame:
-    """One row an image; its label is malignant if any of its masses is, those that were set aside included."""
+    """One row an image; its label is malignant if any of its masses is."""
     of_mass = {row["mass_id"]: row for row in case_tables.records(cases)}
     malignant = set(cases.loc[cases["label"] == 1, "image_id"])
     rows: list[dict[str, Any]] = []

@@ -8,7 +8,6 @@ Knows numbers only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -74,16 +73,16 @@ def differences(
     rows: Sequence[PrintedAuc],
     malignant: int,
     benign: int,
-    pairs: Sequence[tuple[str, str]] | None = None,
+    pairs: Sequence[tuple[str, str]],
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Can two printed AUCs differ significantly? One line per pair (first, second) of row names; all when None.
+    """Can two printed AUCs differ significantly? One line per pair (first, second) of row names.
 
     Columns `first, second, difference, p_independent` (two-sided, correlation 0), `correlation_needed` and `finding`.
     """
     printed = {row.name: row.auc for row in rows}
     lines = []
-    for first, second in pairs or list(combinations(printed, 2)):
+    for first, second in pairs:
         gap = printed[first] - printed[second]
         needed = correlation_needed(printed[first], printed[second], malignant, benign, confidence)
         errors = [hanley_mcneil_error(printed[name], malignant, benign) for name in (first, second)]

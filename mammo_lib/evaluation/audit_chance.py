@@ -43,7 +43,7 @@ def _ending(text: str, ending: int, digits: int) -> str:
 
 
 def _random_digits(row: audit.PrintedRow, digits: int) -> int:
-    """At most `digits`, and never all decimals of a number."""
+    """At most `digits`, and one less than a number has decimals; one at the least."""
     decimals = [len(getattr(row, field).rstrip("% ").partition(".")[2]) for field in audit.FIELDS[:2]]
     return max(1, min([digits, *(count - 1 for count in decimals)]))
 

@@ -75,8 +75,8 @@ TABLES = {
     ),
     "gates_first_steps": Told(
         "The spatial gate in the first steps of stage G.",
-        "The proposed network from random weights, with this profile's settings: mean cross-entropy and mean gate of "
-        "each batch.",
+        "ResNet50+CBAM, the paper's network, from random weights, with this profile's settings: mean cross-entropy "
+        "and mean gate of each batch.",
         {"step": "{:.0f}", "spatial gate": "{:.2g}"},
     ),
     "probe/readings": Told(
@@ -107,7 +107,8 @@ TABLES = {
     "hypotheses": Told(
         "Named test sets and the rows they explain.",
         "Counts of cases. Chance: upper bound of the probability that any of the sets named explains as many rows of "
-        "such a table. Which: the rows explained.",
+        "such a table, with fine digits at random; that of the test sets above is drawn, over all sizes. Which: the "
+        "rows explained.",
         {"chance": "{:.2g}"},
     ),
     "repairs": Told(

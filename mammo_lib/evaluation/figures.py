@@ -248,11 +248,16 @@ def draw_box(axes: Axes, box: Sequence[float], colour: str, width: float = 0.7, 
 
 def _draw_heat(axes: Axes, sample: Sample) -> None:
     """The map alone, so that the colour bar holds; the breast's outline and the lesion box are for orientation."""
-    draw_map(axes, sample.heat, sample.image)
+    draw_map(axes, of_maximum(sample.heat), sample.image)
     for box in sample.boxes:
         draw_box(axes, box, "white")
     if sample.heat.max() == 0:
         axes.text(0.5, 0.02, "no positive evidence", ha="center", va="bottom", color="white", transform=axes.transAxes)
+
+
+def of_maximum(heat: np.ndarray) -> np.ndarray:
+    """A heat map as shares of its own maximum; an empty one as it is. grad-cam leaves a faint map below 1."""
+    return heat / heat.max() if heat.max() > 0 else heat
 
 
 def draw_map(axes: Axes, values: np.ndarray, image: np.ndarray) -> None:

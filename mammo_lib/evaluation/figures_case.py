@@ -25,6 +25,7 @@ from mammo_lib.evaluation.figures import (
     draw_box,
     draw_map,
     new_figure,
+    of_maximum,
     outlined_contour,
     styled,
     without_axes,
@@ -86,7 +87,7 @@ def _draw_row(line: Sequence[Axes], row: Explained) -> None:
     _outline(line[0], row.boxes, LESION)
     name = row.network.replace(", ", "\n")
     line[0].set_title(f"{name}\np(malignant) = {row.probability:.3f}", loc="left", linespacing=1.25)
-    _draw_map(line[1], row, row.heat)
+    _draw_map(line[1], row, of_maximum(row.heat))
     line[1].set_title("Grad-CAM" if row.heat.max() > 0 else "Grad-CAM:\nno positive evidence", loc="left")
     if row.gate is not None:
         _draw_map(line[2], row, row.gate)

@@ -42,6 +42,7 @@ INITIAL_STYLES = {
     "imagenet_patch": (PURPLE, "-"),
 }
 PER_ROW = 6  # networks side by side: as many as the paper has
+FIFTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 LOSS_LIMIT = 3  # ours, nats: chance is 0.69; one diverged first epoch would flatten every other curve
 BINS = 10  # ours: calibration points, of equal numbers of cases
 
@@ -83,7 +84,7 @@ def roc_curves(curves: Sequence[Curve], data: str) -> Figure:
 @styled
 def calibration(curves: Sequence[Curve], data: str, bins: int = BINS) -> Figure:
     """Observed share of malignant cases against the mean score, in bins of equal numbers of cases; scores below."""
-    figure, panels = _backbone_panels(curves, data, height=2.9, histogram=True)
+    figure, panels = _backbone_panels(curves, data, height=3.3, histogram=True)
     for axes, members in panels:
         below = axes.figure.axes[axes.figure.axes.index(axes) + len(panels)]
         for curve in members:
@@ -94,9 +95,12 @@ def calibration(curves: Sequence[Curve], data: str, bins: int = BINS) -> Figure:
             axes.plot(mean, observed, color=colour, linestyle=dash, label=_legend(curve), **points)  # type: ignore[arg-type]
             below.hist(curve.probability, bins=20, range=(0, 1), histtype="step", color=colour, linestyle=dash)
         axes.plot([0, 1], [0, 1], color=LIGHT, linewidth=0.7, zorder=0)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticklabels=[])
-        axes.legend(loc="upper left", handlelength=1.8, borderaxespad=0.1)
-        below.set(xlim=(-0.02, 1.02), xlabel="score")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=FIFTHS, yticks=FIFTHS, xticklabels=[])
+        # above the panel: lines may run anywhere in it
+        named = {"title": axes.get_title(), "title_fontsize": axes.title.get_fontsize(), "alignment": "left"}
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), handlelength=1.8, borderaxespad=0.1, **named)
+        axes.set_title("")
+        below.set(xlim=(-0.02, 1.02), xticks=FIFTHS, xlabel="score")
     panels[0][0].set_ylabel("observed share malignant")
     figure.axes[len(panels)].set_ylabel("cases")
     return figure
@@ -166,7 +170,7 @@ def learning_curves(histories: Mapping[str, Mapping[str, pd.DataFrame]], data: s
                 axes.plot(best["epoch"], best[f"validation_{measure}"], "o", color=colour, markersize=3)
         column[0].set_title(ROW_LABELS.get(network, network), fontsize=6.5)
         column[1].set_xlabel("epoch")
-        column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for loss, accuracy in pairs[::columns]:  # the first of each row
         if loss.get_ylim()[1] > LOSS_LIMIT:
             loss.set(ylim=(0, LOSS_LIMIT))

@@ -2,8 +2,8 @@
 
 Knows no file, no network and no table; `aggregate` knows the column names of a predictions table. Throughout, `label`
 is int (n,) with 1 = malignant (the positive class, section 3.1 of the paper) and `probability` is float (n,) of
-malignancy. A number that does not exist for the cases given (the AUC of one class) raises `Undefined`; a nan is never
-returned.
+malignancy. A number that does not exist for the cases given (the AUC of one class) raises `Undefined`; only the
+calibration error of no case is nan.
 """
 
 from dataclasses import dataclass

@@ -27,6 +27,7 @@ IMAGENET = {  # trunk -> torchvision's weights; DEFAULT would change with torchv
 
 # Names, ours and torchvision's, of what a state may hold beside the trunk that it is taken for.
 _NOT_OF_THE_TRUNK = ("attention.", "head.", "fc.", "classifier.", "AuxLogits.")
+_COUNTER = "num_batches_tracked"  # of batch normalisation: old files have none, and nothing uses it
 
 
 class WeightsNotAvailable(FileNotFoundError):
@@ -54,7 +55,7 @@ class TransferReport:
 
     def __str__(self) -> str:
         """One line: "26 entries loaded; left at random: ...; not used: ..."."""
-        left = (*self.missing, *self.mismatched)
+        left = [name for name in (*self.missing, *self.mismatched) if not name.endswith(_COUNTER)]
         parts = [f"{len(self.loaded)} entries loaded"]
         parts += [f"left at random: {', '.join(left)}"] if left else []
         parts += [f"not used: {', '.join(self.unexpected)}"] if self.unexpected else []
@@ -70,7 +71,7 @@ def transfer(network: Classifier, state: Mapping[str, Tensor]) -> TransferReport
 
     ValueError when the trunk is not filled whole, or the state has more layers than it: the state is another network's,
     of a deeper one of the family too, and a cell started from a part of it would carry a wrong label. BatchNorm's step
-    counters may be missing: old files have none, and nothing uses them.
+    counters may be missing.
     """
     own = network.state_dict()
     given = {_own_name(name, own): value for name, value in state.items()}
@@ -86,7 +87,8 @@ def transfer(network: Classifier, state: Mapping[str, Tensor]) -> TransferReport
     if empty:
         raise ValueError(
             f"these weights do not fit the trunk of {network.name}: {empty[0]} and {len(empty) - 1} more entries "
-            "are absent or of another shape; give the weights of the same trunk, under the names that its layers have"
+            f"are absent or of another shape (given: {next(iter(state), 'nothing')}, for instance); give weights of "
+            "the same trunk, under the names that its layers have"
         )
     foreign = [name for name in report.unexpected if not name.startswith(_NOT_OF_THE_TRUNK)]
     if foreign:

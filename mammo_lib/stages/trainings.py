@@ -168,7 +168,7 @@ def _warm_up(
 
     training = profile.warm_up_of(cell.stage, cell.initial)
     if training is not None:
-        print(f"{cell.name}: warm-up of CBAM and classifier")
+        print(f"{cell.name}: warm-up, convolutions frozen")
         network.features.requires_grad_(False)
         try:
             fit(network, images, table, training, profile, cell.seed + WARM_UP_SEED, folder / WARM_UP, settings)
@@ -345,6 +345,8 @@ def _publish(experiment: Experiment, outcome: "Outcome") -> None:
         for name in filter(None, (*RECORDS, warmed)):
             with paths.atomic_write(target / name) as part:
                 shutil.copyfile(source / name, part)
+        if warmed is None:  # an earlier training may have had one
+            (target / WARM_UP_HISTORY).unlink(missing_ok=True)
     elif outcome.state == DIVERGED:
         shutil.rmtree(target, ignore_errors=True)
     elif (target / RECORD).exists():

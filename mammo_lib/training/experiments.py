@@ -160,6 +160,7 @@ def run(
                 state = NOT_AVAILABLE if parent.state in (NOT_AVAILABLE, DIVERGED) else "not run"
                 outcomes[cell] = Outcome(cell, state, f"its parent {parent.cell.name} is {parent.state}")
                 decided(outcomes[cell])
+                progress(f"[{len(outcomes)}/{len(cells)}] {_line(outcomes[cell])}")
     finally:
         for future in running:
             future.cancel()

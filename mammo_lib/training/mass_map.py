@@ -66,14 +66,17 @@ def train(
     `images` uint8 (N, S, S); `parts`: the images with masses of "train" and of "validation". The last epoch is kept:
     the rate falls to nothing, and nothing is chosen by the validation part. `folder` gets last.pt and history.csv after
     every epoch; `config` is stored with them (checkpoint.CheckpointMismatch when another one is found). ValueError when
-    the images are smaller than a window; loop.TrainingDiverged, with the images of the batch, when a loss is no number;
-    folder.FolderBusy when another process trains here.
+    the images are smaller than a window or a part is empty; loop.TrainingDiverged, with the images of the batch, when a
+    loss is no number; folder.FolderBusy when another process trains here.
     """
     if images.shape[1] < settings.window:
         raise ValueError(
             f"set G is {images.shape[1]} pixels a side, less than the windows of {settings.window} (config.MassMap): "
             "choose a profile with larger images, or smaller windows"
         )
+    for part in ("train", "validation"):
+        if not parts[part]:
+            raise ValueError(f"part {part!r} of the mass map has no images with masses: make the split again")
     device = torch.device(device)
     config, epochs = paths.plain(config), list[Epoch]()
     with ONE_AT_A_TIME, claim(folder), torch.random.fork_rng([device] if device.type == "cuda" else []):

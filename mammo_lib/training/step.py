@@ -2,12 +2,12 @@
 
 Knows no epoch, no file and no rule of section 2.5.
 
-On the CPU a step is eager, float32, channels_last. On CUDA the images stay on the device, and a step (augmentation,
-forward, backward and update; bfloat16 where autocast allows it; fused optimiser) is captured once as a CUDA graph and
-replayed, because a batch of 4 is bound by kernel launches. For a long training the network in it is compiled, because
-what is left is bound by memory, and compiled kernels pass over it less often: on an H200, torch 2.11, 1.4 times the
-images per second for ResNet50+CBAM at P and at G, 1.6 for InceptionV3 at P, for one to two minutes of compiling before
-the first step (results/benchmarks/step_cuda.md). cuDNN's search gained nothing.
+On the CPU a step is eager, channels_last, float32 unless bfloat16 is asked for. On CUDA the images stay on the device,
+and a step (augmentation, forward, backward and update; bfloat16 where autocast allows it; fused optimiser) is captured
+once as a CUDA graph and replayed, because a batch of 4 is bound by kernel launches. For a long training the network in
+it is compiled, because what is left is bound by memory, and compiled kernels pass over it less often: on an H200, torch
+2.11, 1.4 times the images per second for ResNet50+CBAM at P and at G, 1.6 for InceptionV3 at P, for one to two minutes
+of compiling before the first step (results/benchmarks/step_cuda.md). cuDNN's search gained nothing.
 """
 
 from collections.abc import Callable

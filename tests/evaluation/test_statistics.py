@@ -38,6 +38,23 @@ def test_delong_test_agrees_with_proc() -> None:
     assert found.z == pytest.approx(EXPECTED["z"][0], abs=1e-11)
     assert found.p == pytest.approx(EXPECTED["p"][0], abs=1e-12)
     assert statistics.delong_test(LABEL, SECOND, FIRST).z == pytest.approx(-found.z)
+    with pytest.raises(statistics.Undefined, match="no variance"):
+        statistics.delong_test([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1])
+
+
+def test_delong_interval_ends_at_1() -> None:
+    """AUC 8 / 9; each class has the shares 2/3, 1, 1, so a variance of 2 x (1/27) / 3, and 1.96 SE is 0.31."""
+    found = statistics.delong_interval([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.6, 0.5, 0.8, 0.9])
+    assert (found.estimate, found.high) == (pytest.approx(8 / 9), 1)
+    assert found.low == pytest.approx(8 / 9 - 1.959964 * (2 / 81) ** 0.5)
+
+
+def test_bca_needs_resamples_on_both_sides_of_the_estimate() -> None:
+    everything = statistics.Replicates(
+        1.0, np.full(50, 0.5), 0, statistics.weighted_ratio(np.ones(4), np.ones(4)), np.arange(4)
+    )
+    with pytest.raises(statistics.Undefined, match="outside"):
+        statistics.bca(everything)
 
 
 def obuchowski(label: np.ndarray, scores: np.ndarray, patient: np.ndarray) -> np.ndarray:
@@ -93,6 +110,7 @@ def test_cases_counted_twice_add_nothing_where_patients_are_known() -> None:
 
 def test_holm_agrees_with_r() -> None:
     assert statistics.holm(REFERENCE["p_values"]) == pytest.approx(EXPECTED["holm"])
+    assert statistics.holm([0.6, 0.7]).tolist() == [1, 1]
     assert len(statistics.holm([])) == 0
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         statistics.holm([0.1, np.nan])

@@ -188,3 +188,9 @@ def test_fig_2_shows_one_image_of_a_view_with_its_own_boxes() -> None:
         ("LEFT", "CC"): ["a", "a"],
         ("RIGHT", "MLO"): ["c"],
     }
+
+
+def test_a_source_without_a_reader_is_refused_by_name(experiment: stages.Experiment) -> None:
+    unknown = replace(experiment, profile=replace(experiment.profile, source="flat"))
+    with pytest.raises(ValueError, match="'flat' has no reader"):
+        archive.read_archive(unknown)

@@ -109,6 +109,7 @@ def test_protocols_that_were_not_run_are_not_drawn(
         assert not drawn[-1]["label"].str.startswith("P, ResNet50: grouped_cv").any()
         table.assign(note="grouped_cv: not run").to_csv(path, index=False)
         assert official.figures / "protocols.png" not in stages.draw_evaluation(official)
+        assert not (official.figures / "protocols.png").exists(), "of what is no longer there"
     finally:
         path.write_bytes(kept)
 

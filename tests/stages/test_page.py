@@ -11,7 +11,7 @@ import pytest
 
 from mammo_lib import stages
 from mammo_lib.evaluation import captions, checklist
-from mammo_lib.stages import exhibits, facts, page
+from mammo_lib.stages import exhibits, facts, page, pictures
 
 SECTIONS = [
     "In short",
@@ -90,12 +90,26 @@ def test_facts_tell_of_networks_that_have_results_only(run: stages.Experiment) -
     assert checklist.fill(nothing).set_index(["guideline", "item"]).loc[("CLAIM 2024", "22"), "state"] == checklist.OPEN
 
 
+def test_facts_and_figure_1_name_cbam_only_where_it_is(run: stages.Experiment) -> None:
+    assert "one CBAM behind" in facts.facts(run, stages.evaluate(run))["model"]
+    made = stages.evaluate(run)
+    for name in ("table1", "table2"):
+        frame = made[name].frame
+        made[name] = replace(made[name], frame=frame[~frame["network"].str.endswith("+CBAM")])
+    without = replace(run, profile=replace(run.profile, networks=("resnet50",), global_initial=("imagenet",)))
+    found = facts.facts(without, made)
+    assert "CBAM" not in found["model"] + found["method"]
+    steps = dict(pictures.work_flow(without.profile))
+    assert (steps["patch network"], steps["global network"]) == ("1 network", "the same, from: ImageNet")
+    assert dict(pictures.work_flow(run.profile))["patch network"] == "6 networks, with and without CBAM"
+
+
 def test_facts_tell_of_a_warm_up(run: stages.Experiment) -> None:
     warm_up = replace(run.profile.patch_training, learning_rate=3e-5, max_epochs=3)
     warm = replace(run, profile=replace(run.profile, warm_up=warm_up))
-    told = "(from ImageNet, first CBAM and classifier alone: adam, learning rate 3e-05, batch 8, at most 3 epochs)"
+    told = "(from ImageNet, first with the convolutions frozen: adam, learning rate 3e-05, batch 8, at most 3 epochs)"
     assert told in facts.facts(warm, stages.evaluate(run))["training"]
-    assert "alone" not in facts.facts(run, stages.evaluate(run))["training"]
+    assert "frozen" not in facts.facts(run, stages.evaluate(run))["training"]
 
 
 def test_the_checklist_is_answered_from_the_facts_and_open_where_there_are_none(run: stages.Experiment) -> None:

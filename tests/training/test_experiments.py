@@ -120,11 +120,16 @@ def test_a_cell_that_came_to_nothing_leaves_its_children_without_weights_and_not
     def job(cell):
         raise error
 
+    told = []
     outcomes = run(
-        [P_CELL, G_CELL], job, folder=tmp_path, progress=quiet,
+        [P_CELL, G_CELL], job, folder=tmp_path, progress=told.append,
         expected={NoWeights: NOT_AVAILABLE, Diverged: DIVERGED},
     )  # fmt: skip
     assert states(outcomes) == [state, NOT_AVAILABLE]
+    assert [line.split(":")[0] for line in told] == [
+        f"[1/2] {state}",
+        f"[2/2] {NOT_AVAILABLE}",
+    ]
     assert outcomes[0].message == str(error)
     assert outcomes[1].message == f"its parent {P_CELL.name} is {state}"
     assert not set(states(outcomes)) & set(UNFINISHED)

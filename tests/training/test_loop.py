@@ -107,9 +107,22 @@ def test_predict_equals_a_plain_loop():
     network.eval()
     with torch.no_grad():
         expected = [float(network(plain_input(images[[i]])).softmax(1)[0, 1]) for i in indices]
-    assert found.dtype == np.float32
+    assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert loop.predict(network, images, np.array([], int), batch_size=2).shape == (0,)
+
+
+def test_sure_cases_keep_their_order():
+    """Logits 20 and 30 apart: in float32 both probabilities are 1."""
+
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), 20.0 + 10 * (x.mean((1, 2, 3)) > 0)], dim=1)
+
+    images = np.stack([np.zeros((12, 12), np.uint8), np.full((12, 12), 255, np.uint8)])
+    low, high = loop.predict(Sure(), images, np.arange(2), batch_size=2)
+    assert 1 - low == pytest.approx(np.exp(-20.0), rel=1e-3)
+    assert low < high < 1
 
 
 def test_a_network_learns_sixteen_images_by_heart(tmp_path):
@@ -128,7 +141,7 @@ def test_a_network_learns_sixteen_images_by_heart(tmp_path):
 def test_the_network_comes_back_with_the_best_weights(tmp_path):
     network = tiny.network()
     history = tiny.train(tmp_path, network=network)
-    kept = checkpoint.load(tmp_path / "best.pt", {"training": tiny.SETTINGS, "seed": 0})
+    kept = checkpoint.load(tmp_path / "best.pt", {"training": tiny.SETTINGS, "seed": 0, "precision": "fp32"})
     assert kept["epoch"] == history.best.epoch == min(
         history.epochs, key=lambda row: (-row.validation_accuracy, row.validation_loss)
     ).epoch  # fmt: skip
@@ -353,6 +366,13 @@ def test_another_config_does_not_go_on_from_a_checkpoint(tmp_path):
     tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=1))
     with pytest.raises(checkpoint.CheckpointMismatch, match=r"training\.max_epochs: was 1, is 8"):
         tiny.train(tmp_path)
+
+
+def test_another_precision_does_not_go_on_from_a_checkpoint(tmp_path):
+    """What None stands for differs between a CPU and a GPU."""
+    tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=1))
+    with pytest.raises(checkpoint.CheckpointMismatch, match="precision: was 'fp32', is 'bf16'"):
+        tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=1), precision="bf16")
 
 
 def test_best_weights_of_another_history_are_not_taken(tmp_path):

@@ -132,9 +132,10 @@ class OneLayer(nn.Module):
         return self.classifier(self.first(mean).relu())
 
 
-def run(folder, progress=lambda _: None, settings=SMALL, seed=0, images=None):
+def run(folder, progress=lambda _: None, settings=SMALL, seed=0, images=None, missing=None):
     network, (made, known) = OneLayer(), images_and_masses()
     made = made if images is None else images
+    known |= {} if missing is None else {missing: []}
     table = mass_map.train(network, made, known, settings, seed, folder, {"of": settings}, progress=progress)
     return network, table
 
@@ -182,6 +183,11 @@ def test_a_loss_that_is_not_finite_names_its_images(tmp_path, monkeypatch):
     monkeypatch.setattr(mass_map, "map_loss", lambda logits, _: logits.sum() * float("nan"))
     with pytest.raises(TrainingDiverged, match=r"epoch 1, step 1 \(rows \d+, \d+, \d+, \d+ of set G\)"):
         run(tmp_path)
+
+
+def test_a_part_without_masses_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="part 'validation' of the mass map has no images"):
+        run(tmp_path, missing="validation")
 
 
 def test_images_smaller_than_a_window_are_refused(tmp_path):
