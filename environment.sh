@@ -20,7 +20,8 @@ find_python() {
 stamp=.venv/mammo-cbam.stamp
 wanted=$(cat pyproject.toml requirements.txt environment.sh | cksum) # what .venv must have been made from
 
-in_use() { grep -qsF "$PWD/.venv/" /proc/[0-9]*/maps; } # by a library that a process holds open; Linux alone can tell
+# By a library that a process of this machine holds open; Linux alone can tell. Its names have no symbolic links.
+in_use() { grep -qsF "$(pwd -P)/.venv/" /proc/[0-9]*/maps; }
 
 is_fresh() { [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }
 

@@ -403,8 +403,8 @@ _REDUCED_CPU_IMAGENET_NORMALISED = replace(
     data=f"{_REDUCED_CPU_IMAGENET.data}; the spatial gate of CBAM batch-normalised",
     cbam=replace(_REDUCED_CPU_IMAGENET.cbam, normalised=True),
 )
-# The same for VGG16, so trained that its arm from ImageNet alone is no longer the one that was given less: the warm-up
-# with the lowest validation loss of all that were tried (classifier-on-frozen-features.csv in the folder named above,
+# The same for VGG16, so trained that its arm from ImageNet alone no longer has the fewer epochs: the warm-up with the
+# lowest validation loss of all that were tried (classifier-on-frozen-features.csv in the folder named above,
 # eighth epoch), then twice the epochs for both arms, with more patience. Written down before anything was trained so.
 _REDUCED_CPU_IMAGENET_LONGER = replace(
     _REDUCED_CPU_IMAGENET,

@@ -80,7 +80,7 @@ def set_up(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         ["bash", "-c", "set -e; source environment.sh"],
         cwd=checkout,
-        env={"PATH": path, **variables},
+        env={"PATH": path, "PWD": str(checkout), **variables},
         capture_output=True,
         text=True,
     )
@@ -98,7 +98,8 @@ input()
     training = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert training.stdout is not None
     training.stdout.readline()
-    said = set_up(outdated)
+    (outdated / "link").symlink_to(outdated)  # as where the home folder is one
+    said = set_up(outdated / "link")
     assert (said.returncode, library.exists()) == (1, True)
     assert "something runs in it" in said.stderr
     training.communicate(b"\n")

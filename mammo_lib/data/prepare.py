@@ -197,7 +197,8 @@ def _assemble(
     boxes = {mass_id: box for mass_id, box in boxes.items() if mass_id not in gone}
     every = pd.concat([problems, case_tables.problem_table(rows)], ignore_index=True)
     paths.write_table(every, destination / "problems.csv")
-    _check_loss([row for row in rows if row["id"] not in boxes], len(cases), max_loss, destination)
+    lost = {row["id"]: row for row in rows if row["id"] not in boxes and row["stage"] != case_tables.NOTE}
+    _check_loss(list(lost.values()), len(cases), max_loss, destination)
     used = [(job.result, findings) for job, findings in zip(jobs, found, strict=True) if findings.boxes]
     case_tables.write(_with_boxes(cases, boxes), destination / "cases.csv")
     patches, views = _patch_table(cases, found), _view_table(cases, found)

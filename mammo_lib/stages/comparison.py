@@ -141,7 +141,7 @@ def setting_of(experiment: Experiment) -> "Setting":
         elif row["state"].item() == NOT_AVAILABLE:
             reasons[key] = "weights not available"
         elif row["state"].item() in ("failed", "not run", DIVERGED):
-            said = row["message"].item().partition(" (images")[0].partition(";")[0]  # the rest is in outcomes.csv
+            said = row["message"].item().partition(" (")[0].partition(";")[0]  # the rest is in outcomes.csv
             reasons[key] = f"{row['state'].item()}: {said}"
     extra = tuple(row for row in EXTRA_LABELS if extra_file(experiment, row, "P").exists())
     return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, extra=extra)
@@ -211,7 +211,8 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         for name, figure in drawn.items():
             written += figures.save(figure, experiment.figures, name)
     written += _draw_questions(experiment, data) + _draw_protocols(experiment)
-    for path in {*experiment.figures.glob("question_*"), *experiment.figures.glob("protocols.*")} - set(written):
+    names = ("roc_?.*", "calibration_?.*", "confusion_?.*", "question_*", "protocols.*")
+    for path in {path for name in names for path in experiment.figures.glob(name)} - set(written):
         path.unlink()  # of what is no longer there
     return written
 

@@ -94,7 +94,9 @@ def _method(experiment: Experiment) -> dict[str, str]:
     lesions = "Masses, distortions and asymmetries" if profile.asymmetries else "Masses only, as in the paper"
     return {
         "method": "Deep learning: convolutional networks"
-        + (" with an attention module (CBAM)." if any(CBAM_SUFFIX in name for name in profile.networks) else "."),
+        + (
+            " with an attention module (CBAM)." if any(name.endswith(CBAM_SUFFIX) for name in profile.networks) else "."
+        ),
         "aim": "Aim: to reproduce Xu et al. 2021, networks with and without CBAM, with and without transfer.",
         "data": f"{profile.data}.",
         "eligibility": "Every mass whose image can be read and whose place is known.",
@@ -175,7 +177,7 @@ def _before(profile: Profile) -> str:
     """What goes before stage G, if anything does."""
     if profile.warm_up is None or "imagenet" not in profile.global_initial:
         return ""
-    return f" (from {INITIAL_LABELS['imagenet']}, first with the convolutions frozen: {_words(profile.warm_up)})"
+    return f" (from {INITIAL_LABELS['imagenet']}, first with the trunk frozen: {_words(profile.warm_up)})"
 
 
 def _records(experiment: Experiment) -> dict[str, str]:

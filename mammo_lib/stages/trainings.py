@@ -168,7 +168,7 @@ def _warm_up(
 
     training = profile.warm_up_of(cell.stage, cell.initial)
     if training is not None:
-        print(f"{cell.name}: warm-up, convolutions frozen")
+        print(f"{cell.name}: warm-up, trunk frozen")
         network.features.requires_grad_(False)
         try:
             fit(network, images, table, training, profile, cell.seed + WARM_UP_SEED, folder / WARM_UP, settings)

@@ -91,7 +91,7 @@ def train(
     folder.FolderBusy when another process trains here. After an interrupt the same call, with the network as it was
     built, goes on.
     """
-    device = torch.device(device)
+    device, chosen = torch.device(device), step.choose_precision(precision, device)
     parts = {part: np.array(parts.get(part, ()), dtype=np.int64) for part in ("train", "validation")}
     _check(images, np.asarray(labels), ids, parts)
     generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
@@ -110,10 +110,10 @@ def train(
             augmentation=augmentation,
             seed=seed,
             device=device,
-            precision=step.choose_precision(precision, device),
+            precision=chosen,
             folder=folder,
             # half a training in each of two precisions is neither
-            config=paths.plain(config) | {"precision": step.choose_precision(precision, device)},
+            config=paths.plain(config) | {"precision": chosen},
             writer=writer,
         )
         _resume(run)

@@ -263,6 +263,19 @@ def test_what_cannot_be_used_is_a_row_with_its_reason(archive, tmp_path):
     assert "B2_RIGHT_CC" not in set(tables["globals"]["image_id"])
 
 
+def test_a_lost_mass_counts_once_whatever_was_noted_of_it(archive, tmp_path):
+    """Two of twelve: a malignant mass without its mask, and the one beside it, whose mask lies in the background."""
+    root, table = archive
+    mask = np.zeros((300, 220), np.uint8)
+    cv2.imwrite(str(root / "B2_RIGHT_CC_2.png"), mask)
+    mask[100:120, 185:205] = 255
+    cv2.imwrite(str(root / "B2_RIGHT_CC_1.png"), mask)
+    summary = prepare.prepare(table, NO_PROBLEMS, root, tmp_path / "out", TINY, 7, max_loss=2 / 12)
+    assert (summary.masses, summary.set_aside, summary.images) == (10, 2, 5)
+    told = pd.read_csv(tmp_path / "out" / "problems.csv").query("id == 'B2_RIGHT_CC_1'")
+    assert sorted(told["stage"]) == ["label", "note"]
+
+
 def test_a_lesion_outside_of_the_breast_is_kept_with_a_note(archive, tmp_path):
     """The box of the last mass is moved into the background, which begins at column 140."""
     root, table = archive

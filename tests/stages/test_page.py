@@ -107,7 +107,7 @@ def test_facts_and_figure_1_name_cbam_only_where_it_is(run: stages.Experiment) -
 def test_facts_tell_of_a_warm_up(run: stages.Experiment) -> None:
     warm_up = replace(run.profile.patch_training, learning_rate=3e-5, max_epochs=3)
     warm = replace(run, profile=replace(run.profile, warm_up=warm_up))
-    told = "(from ImageNet, first with the convolutions frozen: adam, learning rate 3e-05, batch 8, at most 3 epochs)"
+    told = "(from ImageNet, first with the trunk frozen: adam, learning rate 3e-05, batch 8, at most 3 epochs)"
     assert told in facts.facts(warm, stages.evaluate(run))["training"]
     assert "frozen" not in facts.facts(run, stages.evaluate(run))["training"]
 
