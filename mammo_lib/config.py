@@ -405,7 +405,7 @@ _REDUCED_CPU_IMAGENET_NORMALISED = replace(
 )
 # The same for VGG16, so trained that its arm from ImageNet alone no longer has the fewer epochs: the warm-up with the
 # lowest validation loss of all that were tried (classifier-on-frozen-features.csv in the folder named above,
-# eighth epoch), then twice the epochs for both arms, with more patience. Written down before anything was trained so.
+# eighth epoch), then up to twice the epochs for both arms. Written down before anything was trained so.
 _REDUCED_CPU_IMAGENET_LONGER = replace(
     _REDUCED_CPU_IMAGENET,
     name="reduced-cpu-imagenet-longer",

@@ -151,7 +151,7 @@ def _models(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
     }
     cbam = ""
     if any(name.endswith(CBAM_SUFFIX) for name in names):
-        normalised = ", spatial gate batch-normalised" * profile.cbam.normalised
+        normalised = ", spatial gate batch-normalised" if profile.cbam.normalised else ""
         cbam = (
             f"; where named, one CBAM behind the last feature layer (reduction {profile.cbam.reduction}, kernel "
             f"{profile.cbam.spatial_kernel}{normalised})"
