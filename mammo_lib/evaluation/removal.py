@@ -43,7 +43,7 @@ def removal(
         raise ValueError(f"removed shares must rise within 0..1, got {tuple(shares)}")
     ranks = _ranks(maps, seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of the package's noise
+        torch.default_generator.manual_seed(seed)  # of the package's noise, made on the CPU; a GPU's is left alone
         curve = np.array([_probability(network, x, ranks, share) for share in steps])
     return trapezoid(curve[0] - curve, steps, axis=0) / steps[-1]
 

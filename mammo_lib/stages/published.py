@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, PROPOSED, PUBLISHED, get_profile
+from mammo_lib.config import PROPOSED, PUBLISHED, get_profile
 from mammo_lib.stages.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ def _repairs(row: "PrintedRow", malignant: int, benign: int) -> pd.DataFrame:
 
 
 def _headlines(stage: str) -> list[tuple[str, str]]:
-    return [(_name(stage, *first), _name(stage, *second)) for where, first, second in HEADLINES if where == stage]
+    from mammo_lib.evaluation import hypotheses
 
-
-def _name(stage: str, network: str, initial: str) -> str:
-    """The row's name as `hypotheses.row_name` gives it."""
-    return NETWORK_LABELS[network] if stage == "P" else f"{NETWORK_LABELS[network]}, {INITIAL_LABELS[initial]}"
+    names = {(row.network, row.initial): hypotheses.row_name(row) for row in PUBLISHED if row.stage == stage}
+    return [(names[first], names[second]) for where, first, second in HEADLINES if where == stage]

@@ -82,12 +82,15 @@ def test_an_empty_map_is_anywhere_and_a_seed_is_repeatable(network, x):
     assert (np.abs(first) < 0.3).all()  # scattered pixels are filled in from their neighbours
 
 
-def test_the_callers_random_numbers_are_left_alone(network, x):
+def test_the_callers_random_numbers_are_left_alone(network, x, monkeypatch):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
+    on_a_gpu: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", on_a_gpu.append)
     removal.removal(network, x, marked(SQUARE, SQUARE))
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    assert not on_a_gpu
 
 
 def test_batches_do_not_change_what_is_compared(network, x, monkeypatch):
