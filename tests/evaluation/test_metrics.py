@@ -121,6 +121,7 @@ def patches() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("unit", "labels", "scores"),
     [
+        ("patch", [0, 0, 1, 1, 0, 0, 0, 0], [0.1, 0.3, 0.6, 0.8, 0.3, 0.1, 0.5, 0.9]),
         ("mass", [0, 1, 0, 0], [0.2, 0.7, 0.2, 0.7]),
         ("image", [1, 0, 0], [0.7, 0.2, 0.7]),
         ("breast", [1, 0], [0.45, 0.7]),
