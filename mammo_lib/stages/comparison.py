@@ -84,7 +84,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
 
     Each is written as CSV, LaTeX and HTML to results/. The table of protocols is made when more than one has results.
     """
-    from mammo_lib.evaluation import comparisons, export, scores, tables
+    from mammo_lib.evaluation import added, comparisons, export, scores, tables
 
     results, setting = predictions(experiment), setting_of(experiment)
     seeds = trained_seeds(experiment)
@@ -101,6 +101,8 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
             made[f"birads_{stage}"] = comparisons.against_birads(
                 stage, results, setting, baselines["birads"], _not_called_back(experiment), level
             )
+        if readings := _readings(experiment, stage):
+            made[f"added_{stage}"] = added.added(stage, results, setting, readings)
         made[f"scores_{stage}"] = scores.scores(stage, results, setting)
         made[f"operating_points_{stage}"] = scores.operating_points(stage, results, setting)
         made[f"units_{stage}"] = scores.by_unit(stage, results, setting)
@@ -110,7 +112,8 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
     if len(finished) > 1:
         made["protocols"] = comparisons.protocols(finished, setting)
-    for name in {"protocols", "questions_seeds", "birads_P", "birads_G"} - set(made):  # of what is no longer there
+    passing = {"protocols", "questions_seeds", *(f"{name}_{stage}" for name in ("birads", "added") for stage in "PG")}
+    for name in passing - set(made):  # of what is no longer there
         for path in experiment.results.glob(f"{name}.*"):
             path.unlink()
     for name, table in made.items():
@@ -181,6 +184,28 @@ def _baselines(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
         name: pd.concat([frame.assign(fold=fold) for fold, frame in enumerate(frames)], ignore_index=True)
         for name, frames in made.items()
     }
+
+
+def _readings(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
+    """What the radiologist said of the validation and test masses, as scores; {} where the archive has no assessment.
+
+    None under as_written, whose validation and test part share patients.
+    """
+    from mammo_lib.evaluation import added, baselines
+
+    masses = _masses(experiment, stage)
+    if experiment.protocol == "as_written" or not masses["assessment"].astype(str).ne("").any():
+        return {}
+    made: dict[str, list[pd.DataFrame]] = {}
+    for fold, part in product(masses["fold"].unique().tolist(), ("validation", "test")):
+        of_fold = masses[masses["fold"] == fold]
+        train, rows = (of_fold[of_fold["part"] == name].drop(columns="part") for name in ("train", part))
+        read = {added.BIRADS: baselines.birads(rows)}
+        if masses["margins"].ne("").any():
+            read[added.WORDS] = baselines.descriptors(train, rows)
+        for name, frame in read.items():
+            made.setdefault(name, []).append(frame.assign(fold=fold, part=part))
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}
 
 
 def _not_called_back(experiment: Experiment) -> set[str]:

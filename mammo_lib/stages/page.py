@@ -36,7 +36,7 @@ PAPER_CITATION = (
 )
 OUR_CITATION = "This reproduction: CITATION.cff of the repository."
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
-FURTHER = ("birads", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
+FURTHER = ("birads", "added", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
 WHERE = ("localisation", "fig7_gradcam", "gradcam_contact_sheet")  # figures of Grad-CAM
 TRIED = ("candidates", "controls", "gates", "gates_first_steps", "probe/readings", "readings")

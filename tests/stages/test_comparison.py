@@ -230,6 +230,10 @@ def test_baselines_have_the_masses_whose_patches_are_tested(every_protocol: dict
         assert 0 < len(called_back) < patches["mass_id"].nunique()
         met = made["birads_P"].frame.query("cases.notna()")
         assert met["called_back_cases"].tolist() == [len(called_back)] * 2  # of two networks
+        assert ("added_P" in made) == (name == "official")  # where validation and test share no patient
+    beside = made["added_P"].frame.query("cases.notna()")
+    assert beside["cases"].tolist() == met["cases"].tolist()
+    assert beside["birads_auc"].tolist() == pytest.approx(met["auc_birads"].tolist())
 
 
 def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(run: stages.Experiment) -> None:

@@ -1,0 +1,120 @@
+"""What a network adds to the reading, against a direct minimisation, scikit-learn's AUC and cases made to be known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from mammo_lib.config import get_profile
+from mammo_lib.evaluation import added
+from mammo_lib.evaluation.tables import Setting
+
+KEY = ("P", "vgg16", "scratch")
+SETTING = Setting(get_profile("paper"), "grouped_cv")
+
+
+def masses(seed: int = 0, folds: int = 2, each: int = 60) -> pd.DataFrame:
+    """Masses of two folds: half validation, half test; `place` knows a part of the truth, `other` another part."""
+    draw, count = np.random.default_rng(seed), folds * each
+    place, other = draw.choice([0.2, 0.4, 0.6, 0.8], count), draw.normal(size=count)
+    label = (draw.random(count) < expit(6 * (place - 0.5) + 1.5 * other)).astype(int)
+    frame = pd.DataFrame({"label": label, "place": place, "other": other, "fold": np.repeat(range(folds), each)})
+    names = [f"p{number // 2}_LEFT_CC_{number}" for number in range(count)]
+    frame["part"] = np.where(np.arange(count) % each < each // 2, "validation", "test")
+    return frame.assign(
+        id=names, mass_id=names, image_id=names, patient_id=[name.partition("_")[0] for name in names], side="LEFT"
+    )
+
+
+def predictions(frame: pd.DataFrame, probability: pd.Series) -> pd.DataFrame:
+    return frame.drop(columns=["place", "other"]).assign(probability=probability)
+
+
+def row_of(frame: pd.DataFrame, network: pd.Series, words: pd.Series | None = None) -> pd.Series:
+    readings = {"birads": predictions(frame, frame["place"])}
+    readings |= {} if words is None else {"descriptors": predictions(frame, words)}
+    table = added.added("P", {KEY: predictions(frame, network)}, SETTING, readings)
+    assert table.frame["note"].tolist()[1:] == ["not run"] * 5
+    return table.frame.iloc[0]
+
+
+def fitted_by_hand(frame: pd.DataFrame, columns: list[np.ndarray]) -> float:
+    """AUC, mean over folds weighted by their pairs, of the penalised likelihood minimised on validation masses."""
+    aucs, pairs = [], []
+    for fold in frame["fold"].unique():
+        known, test = (
+            ((frame["fold"] == fold) & (frame["part"] == part)).to_numpy() for part in ("validation", "test")
+        )
+        x, y = np.column_stack(columns), frame["label"].to_numpy()
+        x = (x - x[known].mean(axis=0)) / x[known].std(axis=0)
+
+        def loss(w: np.ndarray, x: np.ndarray = x[known], y: np.ndarray = y[known]) -> float:
+            z = w[0] + x @ w[1:]
+            return float(np.sum(np.logaddexp(0, z) - y * z) + w[1:] @ w[1:] / 2)
+
+        w = minimize(loss, np.zeros(x.shape[1] + 1), tol=1e-10).x
+        aucs.append(roc_auc_score(y[test], x[test] @ w[1:]))
+        pairs.append(y[test].sum() * (1 - y[test]).sum())
+    return float(np.average(aucs, weights=pairs))
+
+
+def test_the_gain_is_that_of_the_penalised_likelihood_of_each_fold() -> None:
+    frame = masses()
+    words = expit(frame["other"] + np.random.default_rng(1).normal(size=len(frame)))
+    row = row_of(frame, expit(3 * frame["other"]), words)
+    place, network, said = frame["place"].to_numpy(), 3 * frame["other"].to_numpy(), np.log(words / (1 - words))
+    test = frame[frame["part"] == "test"]
+    of_folds = [(fold["label"], fold["place"]) for _, fold in test.groupby("fold")]
+    pairs = [label.sum() * (1 - label).sum() for label, _ in of_folds]
+    alone = np.average([roc_auc_score(*one) for one in of_folds], weights=pairs)
+    assert row["birads_auc"] == pytest.approx(alone)
+    assert row["birads_auc_with"] == pytest.approx(fitted_by_hand(frame, [place, network]), abs=2e-3)
+    assert row["words_auc"] == pytest.approx(fitted_by_hand(frame, [place, said]), abs=2e-3)
+    assert row["words_auc_with"] == pytest.approx(fitted_by_hand(frame, [place, said, network]), abs=2e-3)
+    for prefix in ("birads", "words"):
+        assert row[f"{prefix}_difference"] == pytest.approx(row[f"{prefix}_auc_with"] - row[f"{prefix}_auc"])
+        assert row[f"{prefix}_low"] < row[f"{prefix}_difference"] < row[f"{prefix}_high"]
+    assert (row["cases"], row["patients"], row["unit"], row["note"]) == (60, 30, "mass", "")
+
+
+def test_what_the_reading_already_says_adds_nothing_and_what_it_does_not_say_does() -> None:
+    frame = masses(each=400)
+    same, knows = row_of(frame, expit(4 * frame["place"])), row_of(frame, expit(frame["other"]))
+    assert same["birads_difference"] == pytest.approx(0, abs=1e-12)
+    assert knows["birads_low"] > 0.05
+    guess = row_of(frame, pd.Series(np.random.default_rng(5).random(len(frame))))
+    assert guess["birads_low"] < 0 < guess["birads_high"]
+    assert pd.isna(guess["words_auc"]), "no words were given"
+
+
+def test_nothing_is_fitted_on_the_cases_that_are_tested() -> None:
+    frame = masses()
+    units = [
+        added._log_odds(predictions(frame, expit(frame["other"]))),
+        predictions(frame, frame["place"]),
+    ]
+    tested = frame["part"] == "test"
+    turned = [one.assign(label=one["label"].where(~tested, 1 - one["label"])) for one in units]
+    one, other = (added._together(given).set_index("id").sort_index() for given in (units, turned))
+    np.testing.assert_array_equal(one["probability"], other["probability"])
+    known = [one.assign(label=one["label"].where(tested, 1 - one["label"])) for one in units]
+    assert not np.allclose(added._together(known).set_index("id").sort_index()["probability"], one["probability"])
+
+
+def test_certain_probabilities_have_finite_log_odds() -> None:
+    frame = masses()
+    row = row_of(frame, (frame["other"] > 0).astype(float))
+    assert row["birads_auc_with"] > row["birads_auc"]
+
+
+def test_what_cannot_be_fitted_or_paired_says_why() -> None:
+    frame = masses()
+    one_class = frame.assign(label=frame["label"].where((frame["part"] == "test") | (frame["fold"] == 0), 1))
+    row = row_of(one_class, expit(frame["other"]))
+    assert row["note"] == "birads: the validation part of fold 1 does not hold both classes"
+    assert pd.isna(row["birads_difference"])
+    fewer, scored = predictions(frame, frame["place"]).iloc[1:], predictions(frame, expit(frame["other"]))
+    with pytest.raises(ValueError, match="not scored the same validation and test cases"):
+        added.added("P", {KEY: scored}, SETTING, {"birads": fewer})
