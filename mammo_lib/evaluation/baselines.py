@@ -4,7 +4,7 @@ Each baseline is a predictions table like a cell's (one row per mass, part "test
 Knows the case table's columns; sees no pixel. Nothing is fitted on the cases it is tested on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from sklearn.compose import ColumnTransformer
@@ -22,6 +22,7 @@ LABELS = {
 ASSESSMENTS = {1: 0.0, 2: 0.2, 3: 0.4, 0: 0.6, 4: 0.8, 5: 1.0}
 ZERO_AS_FOUR = ASSESSMENTS | {0: ASSESSMENTS[4]}  # who holds every recall for the same
 DESCRIPTORS = ("shape", "margins")
+READING = ("assessment", *DESCRIPTORS)
 NOT_GIVEN = "NOT_GIVEN"  # a missing descriptor is a finding of its own: the category is left empty, no case is dropped
 
 
@@ -46,29 +47,29 @@ def birads(test: pd.DataFrame, places: Mapping[int, float] = ASSESSMENTS) -> pd.
     return _predictions(test, score)
 
 
-def descriptors(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+def descriptors(train: pd.DataFrame, test: pd.DataFrame, columns: Sequence[str] = DESCRIPTORS) -> pd.DataFrame:
     """Logistic regression on the radiologist's words for shape and margins, fitted on `train` alone.
 
     A compound such as IRREGULAR-ARCHITECTURAL_DISTORTION counts as each of its words. A word that training never saw
-    has no weight.
+    has no weight. columns: `READING` adds the assessment, each grade a word of its own.
     """
     shared = set(train["patient_id"]) & set(test["patient_id"])
     if shared:
         raise ValueError(f"baseline: {len(shared)} patients are in train and test (first: {min(shared)})")
-    model = descriptor_model().fit(_words(train), train["label"])
-    return _predictions(test, pd.Series(model.predict_proba(_words(test))[:, 1], index=test.index))
+    model = descriptor_model(columns).fit(_words(train, columns), train["label"])
+    return _predictions(test, pd.Series(model.predict_proba(_words(test, columns))[:, 1], index=test.index))
 
 
-def descriptor_model() -> Pipeline:
-    """One indicator per word of `shape` and of `margins`, then scikit-learn's default logistic regression (ours)."""
+def descriptor_model(columns: Sequence[str] = DESCRIPTORS) -> Pipeline:
+    """One indicator per word of each column, then scikit-learn's default logistic regression (ours)."""
     indicators = [
-        (name, CountVectorizer(token_pattern=r"[^-]+", lowercase=False, binary=True), name) for name in DESCRIPTORS
+        (name, CountVectorizer(token_pattern=r"[^-]+", lowercase=False, binary=True), name) for name in columns
     ]
     return make_pipeline(ColumnTransformer(indicators), LogisticRegression(max_iter=1000))
 
 
-def _words(cases: pd.DataFrame) -> pd.DataFrame:
-    return cases[list(DESCRIPTORS)].fillna("").astype(str).replace({"": NOT_GIVEN, "N/A": NOT_GIVEN, "nan": NOT_GIVEN})
+def _words(cases: pd.DataFrame, columns: Sequence[str] = DESCRIPTORS) -> pd.DataFrame:
+    return cases[list(columns)].fillna("").astype(str).replace({"": NOT_GIVEN, "N/A": NOT_GIVEN, "nan": NOT_GIVEN})
 
 
 def _predictions(test: pd.DataFrame, probability: pd.Series) -> pd.DataFrame:

@@ -202,7 +202,7 @@ def _readings(experiment: Experiment, stage: str) -> dict[str, pd.DataFrame]:
         train, rows = (of_fold[of_fold["part"] == name].drop(columns="part") for name in ("train", part))
         read = {added.BIRADS: baselines.birads(rows)}
         if masses["margins"].ne("").any():
-            read[added.WORDS] = baselines.descriptors(train, rows)
+            read[added.READING] = baselines.descriptors(train, rows, baselines.READING)
         for name, frame in read.items():
             made.setdefault(name, []).append(frame.assign(fold=fold, part=part))
     return {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}

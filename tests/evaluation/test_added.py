@@ -32,9 +32,9 @@ def predictions(frame: pd.DataFrame, probability: pd.Series) -> pd.DataFrame:
     return frame.drop(columns=["place", "other"]).assign(probability=probability)
 
 
-def row_of(frame: pd.DataFrame, network: pd.Series, words: pd.Series | None = None) -> pd.Series:
+def row_of(frame: pd.DataFrame, network: pd.Series, reading: pd.Series | None = None) -> pd.Series:
     readings = {"birads": predictions(frame, frame["place"])}
-    readings |= {} if words is None else {"descriptors": predictions(frame, words)}
+    readings |= {} if reading is None else {"reading": predictions(frame, reading)}
     table = added.added("P", {KEY: predictions(frame, network)}, SETTING, readings)
     assert table.frame["note"].tolist()[1:] == ["not run"] * 5
     return table.frame.iloc[0]
@@ -60,53 +60,68 @@ def fitted_by_hand(frame: pd.DataFrame, columns: list[np.ndarray]) -> float:
     return float(np.average(aucs, weights=pairs))
 
 
+def alone(frame: pd.DataFrame, column: str, within: str = "fold") -> tuple[float, float]:
+    """AUC of a column among test masses, over the pairs within each group; and how many pairs that are."""
+    groups = [group for _, group in frame[frame["part"] == "test"].groupby(["fold", within])]
+    aucs = [roc_auc_score(group["label"], group[column]) for group in groups if group["label"].nunique() > 1]
+    pairs = [group["label"].sum() * (1 - group["label"]).sum() for group in groups]
+    return float(np.average(aucs, weights=[count for count in pairs if count])), float(sum(pairs))
+
+
 def test_the_gain_is_that_of_the_penalised_likelihood_of_each_fold() -> None:
     frame = masses()
-    words = expit(frame["other"] + np.random.default_rng(1).normal(size=len(frame)))
-    row = row_of(frame, expit(3 * frame["other"]), words)
-    place, network, said = frame["place"].to_numpy(), 3 * frame["other"].to_numpy(), np.log(words / (1 - words))
-    test = frame[frame["part"] == "test"]
-    of_folds = [(fold["label"], fold["place"]) for _, fold in test.groupby("fold")]
-    pairs = [label.sum() * (1 - label).sum() for label, _ in of_folds]
-    alone = np.average([roc_auc_score(*one) for one in of_folds], weights=pairs)
-    assert row["birads_auc"] == pytest.approx(alone)
-    assert row["birads_auc_with"] == pytest.approx(fitted_by_hand(frame, [place, network]), abs=2e-3)
-    assert row["words_auc"] == pytest.approx(fitted_by_hand(frame, [place, said]), abs=2e-3)
-    assert row["words_auc_with"] == pytest.approx(fitted_by_hand(frame, [place, said, network]), abs=2e-3)
-    for prefix in ("birads", "words"):
-        assert row[f"{prefix}_difference"] == pytest.approx(row[f"{prefix}_auc_with"] - row[f"{prefix}_auc"])
-        assert row[f"{prefix}_low"] < row[f"{prefix}_difference"] < row[f"{prefix}_high"]
+    said = frame["other"] + np.random.default_rng(1).normal(size=len(frame))
+    row = row_of(frame, expit(3 * frame["other"]), expit(said))
+    place, network = frame["place"].to_numpy(), 3 * frame["other"].to_numpy()
+    assert row["birads_alone"] == pytest.approx(alone(frame, "place")[0])
+    assert row["birads_with_network"] == pytest.approx(fitted_by_hand(frame, [place, network]), abs=2e-3)
+    assert row["reading_alone"] == pytest.approx(alone(frame.assign(said=said), "said")[0])
+    assert row["reading_with_network"] == pytest.approx(fitted_by_hand(frame, [said.to_numpy(), network]), abs=2e-3)
+    for name in ("birads", "reading"):
+        assert row[f"{name}_gain"] == pytest.approx(row[f"{name}_with_network"] - row[f"{name}_alone"])
+        assert row[f"{name}_low"] < row[f"{name}_gain"] < row[f"{name}_high"]
     assert (row["cases"], row["patients"], row["unit"], row["note"]) == (60, 30, "mass", "")
+
+
+def test_pairs_of_one_grade_are_counted_and_ranked_by_the_network() -> None:
+    frame = masses(each=400)
+    row = row_of(frame, expit(frame["other"]))
+    auc, tied = alone(frame, "other", "place")
+    assert row["tied"] == pytest.approx(tied / alone(frame, "other")[1])
+    assert row["auc_within"] == pytest.approx(auc)
+    apart = masses().assign(place=lambda frame: np.linspace(0, 1, len(frame)))  # no two are of one grade
+    row = row_of(apart, expit(apart["other"]))
+    assert row["tied"] == 0
+    assert pd.isna(row["auc_within"])
 
 
 def test_what_the_reading_already_says_adds_nothing_and_what_it_does_not_say_does() -> None:
     frame = masses(each=400)
     same, knows = row_of(frame, expit(4 * frame["place"])), row_of(frame, expit(frame["other"]))
-    assert same["birads_difference"] == pytest.approx(0, abs=1e-12)
+    assert same["birads_gain"] == pytest.approx(0, abs=1e-12)
     assert knows["birads_low"] > 0.05
     guess = row_of(frame, pd.Series(np.random.default_rng(5).random(len(frame))))
     assert guess["birads_low"] < 0 < guess["birads_high"]
-    assert pd.isna(guess["words_auc"]), "no words were given"
+    assert pd.isna(guess["reading_alone"]), "no words were given"
 
 
 def test_nothing_is_fitted_on_the_cases_that_are_tested() -> None:
     frame = masses()
-    units = [
-        added._log_odds(predictions(frame, expit(frame["other"]))),
-        predictions(frame, frame["place"]),
-    ]
+    units = [predictions(frame, frame["place"]), predictions(frame, expit(frame["other"]))]
     tested = frame["part"] == "test"
     turned = [one.assign(label=one["label"].where(~tested, 1 - one["label"])) for one in units]
-    one, other = (added._together(given).set_index("id").sort_index() for given in (units, turned))
+    one, other = (added._together(*given, is_place=True).set_index("id").sort_index() for given in (units, turned))
     np.testing.assert_array_equal(one["probability"], other["probability"])
     known = [one.assign(label=one["label"].where(tested, 1 - one["label"])) for one in units]
-    assert not np.allclose(added._together(known).set_index("id").sort_index()["probability"], one["probability"])
+    assert not np.allclose(
+        added._together(*known, is_place=True).set_index("id").sort_index()["probability"], one["probability"]
+    )
 
 
 def test_certain_probabilities_have_finite_log_odds() -> None:
     frame = masses()
     row = row_of(frame, (frame["other"] > 0).astype(float))
-    assert row["birads_auc_with"] > row["birads_auc"]
+    assert row["birads_with_network"] > row["birads_alone"]
 
 
 def test_what_cannot_be_fitted_or_paired_says_why() -> None:
@@ -114,7 +129,7 @@ def test_what_cannot_be_fitted_or_paired_says_why() -> None:
     one_class = frame.assign(label=frame["label"].where((frame["part"] == "test") | (frame["fold"] == 0), 1))
     row = row_of(one_class, expit(frame["other"]))
     assert row["note"] == "birads: the validation part of fold 1 does not hold both classes"
-    assert pd.isna(row["birads_difference"])
+    assert pd.isna(row["birads_gain"])
     fewer, scored = predictions(frame, frame["place"]).iloc[1:], predictions(frame, expit(frame["other"]))
     with pytest.raises(ValueError, match="not scored the same validation and test cases"):
         added.added("P", {KEY: scored}, SETTING, {"birads": fewer})

@@ -53,7 +53,8 @@ def test_assessments_rank_with_zero_between_three_and_four() -> None:
         baselines.birads(pd.concat([test, masses([("x", 1, "6", "", "")])], ignore_index=True))
 
 
-def test_descriptors_are_the_penalised_likelihood_of_their_words() -> None:
+@pytest.mark.parametrize("graded", [False, True])
+def test_descriptors_are_the_penalised_likelihood_of_their_words(graded: bool) -> None:
     """Against a direct minimisation of the log loss plus half the squared weights, words set out by hand."""
     train = masses(
         [
@@ -66,15 +67,20 @@ def test_descriptors_are_the_penalised_likelihood_of_their_words() -> None:
         ]
     )
     words = np.array([[1, 0, 0, 1], [1, 1, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]], float)
+    asked = np.array([[0, 1, 0, 1], [0, 0, 1, 0]], float)
+    if graded:  # 2, 3, 4, 5
+        grades = [[0, 0, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]]
+        words, asked = np.hstack([words, grades]), np.hstack([asked, [[0, 0, 0, 1], [1, 0, 0, 0]]])
 
     def loss(weights: np.ndarray) -> float:
         sign = 2 * train["label"].to_numpy() - 1
-        return np.logaddexp(0, -sign * (words @ weights[:4] + weights[4])).sum() + (weights[:4] ** 2).sum() / 2
+        return np.logaddexp(0, -sign * (words @ weights[:-1] + weights[-1])).sum() + (weights[:-1] ** 2).sum() / 2
 
-    best = minimize(loss, np.zeros(5), tol=1e-12).x
+    best = minimize(loss, np.zeros(words.shape[1] + 1), tol=1e-12).x
     test = masses([("x", 1, "5", "ROUND", "SPICULATED"), ("y", 0, "2", "OVAL", "")])
-    found = baselines.descriptors(train, test)["probability"]
-    expected = 1 / (1 + np.exp(-(np.array([[0, 1, 0, 1], [0, 0, 1, 0]]) @ best[:4] + best[4])))
+    columns = baselines.READING if graded else baselines.DESCRIPTORS
+    found = baselines.descriptors(train, test, columns)["probability"]
+    expected = 1 / (1 + np.exp(-(asked @ best[:-1] + best[-1])))
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
 
 

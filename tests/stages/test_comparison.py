@@ -233,7 +233,7 @@ def test_baselines_have_the_masses_whose_patches_are_tested(every_protocol: dict
         assert ("added_P" in made) == (name == "official")  # where validation and test share no patient
     beside = made["added_P"].frame.query("cases.notna()")
     assert beside["cases"].tolist() == met["cases"].tolist()
-    assert beside["birads_auc"].tolist() == pytest.approx(met["auc_birads"].tolist())
+    assert beside["birads_alone"].tolist() == pytest.approx(met["auc_birads"].tolist())
 
 
 def test_a_cell_that_failed_says_so_in_its_row_and_leaves_the_ids_to_its_file(run: stages.Experiment) -> None:
