@@ -67,7 +67,7 @@ def added(stage: str, results: Results, setting: Setting, readings: Mapping[str,
         "Together: a logistic regression of malignancy on the reading and on the network's log odds, fitted on the "
         "validation cases of each fold, which also chose the network's epoch. The reading is the BI-RADS assessment, a "
         "place on a scale with 0 between 3 and 4 (ours); then a regression on its grades and on the words for shape "
-        "and margins, fitted on training masses. The radiologist saw the films, and mostly both views.",
+        "and margins, fitted on training masses.",
         f"Interval ({rule.confidence:.0%}, percentile) and p: {rule.resamples} bootstrap resamples of patients. The "
         "regression is not fitted anew in each, so they are somewhat too narrow. p is not corrected.",
         "The assessment has six grades. Tied: the share of pairs, malignant and benign, of one grade. A score that "
@@ -132,8 +132,6 @@ def _shown(frame: pd.DataFrame, asked: Sequence[str]) -> pd.DataFrame:
         gain, low, high = (frame[f"{name}_{end}"] for end in ("gain", "low", "high"))
         shown[f"gain to {ours}"] = with_interval(gain, low, high, "{:+.3f}")
         shown[f"p, {ours}"] = text(frame[f"{name}_p"], "{:.3f}")
-    shown["tied"], shown["network's AUC among them"] = (
-        text(frame["tied"], "{:.2f}"),
-        text(frame["auc_within"], "{:.2f}"),
-    )
+    shown["tied"] = text(frame["tied"], "{:.2f}")
+    shown["network's AUC among them"] = text(frame["auc_within"], "{:.2f}")
     return shown.assign(note=frame["note"])
