@@ -20,7 +20,7 @@ WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes
 TRAINING_CLAIM = ".claim"  # held while a training runs,
 CELL_CLAIM = ".cell"  # and around it until the cell's record is written
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
-PAUSES = (0, 0.01, 0.1)  # seconds between attempts: `is_claimed` holds a lock for a moment
+PAUSES = (0, *[0.02] * 25)  # seconds between attempts: `is_claimed` holds a lock for a moment, longer on a busy machine
 
 
 class FolderBusy(RuntimeError):
