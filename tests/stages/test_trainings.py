@@ -147,6 +147,25 @@ def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(from_imagenet: sta
     assert "warm_up" in outcome["message"][0]
 
 
+def test_what_is_published_has_a_warm_up_only_where_the_training_had_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    cell = Cell("official", "G", "vgg16", "imagenet")
+    source, results = experiment.runs / cell.name, experiment.results / "cells" / cell.name
+    for name in ("run.json", "history.csv", "predictions.csv", "warm_up/history.csv"):
+        paths.write_text(source / name, "first")
+    trainings._publish(experiment, Outcome(cell, "done", "from ImageNet"))
+    assert (results / "warm_up" / "history.csv").read_text() == "first"
+    shutil.rmtree(source)  # as a new training with other settings begins
+    for name in ("run.json", "history.csv", "predictions.csv"):
+        paths.write_text(source / name, "second")
+    trainings._publish(experiment, Outcome(cell, "done", "from ImageNet"))
+    published = {str(path.relative_to(results)): path.read_text() for path in results.rglob("*.*")}
+    assert published == dict.fromkeys(("run.json", "history.csv", "predictions.csv"), "second")
+
+
 def test_a_finished_cell_stays_finished_when_its_weights_are_no_longer_at_hand(
     from_imagenet: stages.Experiment,
 ) -> None:
