@@ -25,7 +25,7 @@ STEPS = {  # name -> what it does
     "split": "P and G -> train, validation and test, with a table of leaks",
     "train": "train cells; finished ones are skipped, interrupted ones go on",
     "probe": "beyond the paper: logistic regressions on what a frozen ImageNet VGG16 sees",
-    "map": "beyond the paper: VGG16 taught which cells of a mammogram are mass, read as a classifier",
+    "map": "beyond the paper: VGG16 taught which 16-pixel squares are mass, read as a classifier",
     "tune": "other settings of stage G, compared on validation only",
     "controls": "does training learn what is there, and only that: 32 patches by heart, and shuffled labels",
     "gates": "how far open the gates of CBAM are, before and after training, and in its first steps",
@@ -40,13 +40,18 @@ STEPS = {  # name -> what it does
     "notebook": "execute one numbered notebook",
     "is-current": "exit status 0 when a whole run has ended and nothing was touched since",
     "remember": "note that a whole run has ended",
-    "forget": "delete what this profile and protocol have made: every seed, and every further step (probe, map, ...)",
+    "forget": "delete at once what this profile and protocol have made: each seed and each further step (probe, map); "
+    "also the prepared data when no other protocol uses it",
 }
+ORDER = (
+    "In this order: check, download, prepare, split, train, evaluate, explain, figures, report; it ends with "
+    "results/PROFILE/report.html. All of it at once, and the profiles and protocols in words: ./run_all.sh --help"
+)
 WITH_WORKERS = ("download", "prepare", "train", "probe", "tune", "explain")
 
 
 def parser() -> argparse.ArgumentParser:
-    main_parser = argparse.ArgumentParser(prog="python -m mammo_lib", description=__doc__.splitlines()[0])
+    main_parser = argparse.ArgumentParser(prog="python -m mammo_lib", description=__doc__.splitlines()[0], epilog=ORDER)
     main_parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     steps = main_parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, text in STEPS.items():

@@ -60,7 +60,7 @@ def added(stage: str, results: Results, setting: Setting, readings: Mapping[str,
     frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
     caption = (
         "What a network adds to the radiologist's recorded reading of the same cases: AUC of both together minus that "
-        f"of the reading alone. Data: {setting.profile.data}. Protocol: {setting.protocol}. Unit: {unit}."
+        f"of the reading alone. {setting.run} Unit: {unit}."
     )
     rule = setting.profile.evaluation
     notes = (

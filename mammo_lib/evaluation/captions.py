@@ -21,7 +21,7 @@ FIGURES = {
     "gradcam_contact_sheet": "Successes and failures of the main network, by truth and decision; the number is its "
     "probability of malignancy.",
     "protocols": f"{PROTOCOLS_ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
-    f"{_INTERVAL}, in AUC points, of the arm of each stage that figures show and of our own rows. "
+    f"{_INTERVAL}, in AUC points, of the networks that start as the line below says and of our own rows. "
     "p is not corrected.",
     "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",
 }
@@ -29,7 +29,8 @@ for _stage, _set in _SETS.items():
     FIGURES |= {
         f"roc_{_stage}": f"ROC curves on the test {_set}; bands: interval {_INTERVAL}.",
         f"confusion_{_stage}": f"Decisions on the test {_set} at the threshold: counts, and shares of the truth.",
-        f"calibration_{_stage}": f"Calibration on the test {_set}: observed share malignant against the mean score.",
+        f"calibration_{_stage}": f"Calibration on the test {_set}: observed share malignant against the mean score, in "
+        "ten bins of equally many cases (the calibration error of the tables: ten of equal width).",
         f"curves_{_stage}": f"Training on {_set}: loss and accuracy by epoch.",
     }
 
@@ -69,14 +70,15 @@ TABLES = {
     ),
     "gates": Told(
         "How far open the gates of CBAM are.",
-        "Means of (1) and (2) over validation images, fold 0, share of 1: before training, with the first seeds, and "
-        "of the epoch kept. Where the spatial gate is 0 nothing passes, and training cannot open it.",
+        "Channel gate: equation (1), spatial gate: equation (2) of the paper; means over 32 validation images, fold 0, "
+        "in 0 to 1: before training, with the first seeds, and of the epoch kept. Where the spatial gate is 0 nothing "
+        "passes, and training cannot open it.",
         {"seed": "{:.0f}", "channel gate": "{:.2g}", "spatial gate": "{:.2g}"},
     ),
     "gates_first_steps": Told(
-        "The spatial gate in the first steps of stage G.",
-        "ResNet50+CBAM, the paper's network, from random weights, with this profile's settings: mean cross-entropy "
-        "and mean gate of each batch.",
+        "The spatial gate of ResNet50+CBAM, the paper's network, in the first steps of stage G.",
+        "From random weights, with this profile's settings, also where the profile trains other networks: mean "
+        "cross-entropy and mean gate of each batch.",
         {"step": "{:.0f}", "spatial gate": "{:.2g}"},
     ),
     "probe/readings": Told(

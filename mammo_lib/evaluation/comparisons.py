@@ -117,8 +117,8 @@ def questions(results: Results, setting: Setting) -> Table:
             frame.loc[family.index, adjusted] = statistics.holm(family[name].astype(float))
     evaluation = setting.profile.evaluation
     caption = (
-        f"Paired differences in AUC, first minus second. Data: {setting.profile.data}. Protocol: {setting.protocol}. "
-        f"Unit: patch in stage P, image in stage G. Threshold: none, AUC has no threshold."
+        f"Paired differences in AUC, first minus second. {setting.run} Unit: patch in stage P, image in stage G. "
+        "Threshold: none, AUC has no threshold."
     )
     notes = (
         f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
@@ -147,17 +147,18 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
             differences = pd.Series([row.get("difference") for row in of_seeds], dtype=float)
             mean = _mean_interval([_paired(comparison, results[seed], setting) for seed in able], setting)
             mean |= {"mean_difference": differences.mean(), "sd_seeds": differences.std()}
-            rows += [row | mean for row in of_seeds]
+            lacking = _lacking(comparison, results)
+            rows += [row | mean | {"note": _joined(row.get("note"), *lacking)} for row in of_seeds]
     columns = [name for name in _COLUMNS if name not in ("family", "p_delong", "p_holm", "p_delong_holm", "note")]
     columns = [*columns[:5], "seed", *columns[5:], "mean_difference", "mean_low", "mean_high", "sd_seeds", "note"]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     caption = (
-        f"The paired differences in AUC of each training seed. Data: {setting.profile.data}. Protocol: "
-        f"{setting.protocol}. Unit: patch in stage P, image in stage G."
+        f"The paired differences in AUC of each training seed. {setting.runs} Unit: patch in stage P, image in stage G."
     )
     notes = (
-        "Every seed that was trained, its networks compared with those of the same seed; interval and p as in the "
-        "table of questions, of the test patients alone. p is not corrected. Mean: over the seeds; its interval is of "
+        "Every seed with both networks, each compared with that of the same seed; the note names what another seed "
+        "lacks, for instance as the patch training before it had failed. Interval and p as in the table of questions, "
+        "of the test patients alone. p is not corrected. Mean: over these seeds; its interval is of "
         "the test patients, too, resampled for all trainings at once. It tells how these trainings would differ on "
         "other patients, not what training again would give: for that see SD, the standard deviation over the seeds.",
     )
@@ -167,6 +168,15 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
     shown["mean"] = with_interval(frame["mean_difference"], frame["mean_low"], frame["mean_high"], "{:+.3f}")
     shown["SD"] = text(frame["sd_seeds"], "{:.3f}")
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
+
+
+def _lacking(comparison: Comparison, results: Mapping[int, Results]) -> list[str]:
+    """What the seeds that cannot make a comparison have no predictions of: not every seed may have come so far."""
+    absent = {
+        seed: [name_of(key) for key in (comparison.first, comparison.second) if key not in found]
+        for seed, found in results.items()
+    }
+    return [f"seed {seed} has no {' and no '.join(names)}" for seed, names in absent.items() if names]
 
 
 def answer(comparison: Comparison, results: Results, setting: Setting) -> dict[str, object]:
@@ -321,7 +331,7 @@ def against_birads(
     frame = frame.reindex(columns=columns).astype(types)
     caption = (
         "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "
-        f"Data: {setting.profile.data}. Protocol: {setting.protocol}. Unit: {unit}."
+        f"{setting.run} Unit: {unit}."
     )
     evaluation = setting.profile.evaluation
     notes: tuple[str, ...] = (

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from mammo_lib.config import CBAM_SUFFIX, CLASSES, INITIAL_LABELS, ROW_LABELS
+from mammo_lib.config import CBAM_SUFFIX, CLASSES, EXTRA_LABELS, INITIAL_LABELS, ROW_LABELS
 from mammo_lib.evaluation.figures import (
     BLACK,
     BLUE,
@@ -191,7 +191,8 @@ def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", d
     it is corrected. A row whose difference is missing stays in the figure, marked "not available".
     """
     at_least_one(frame)
-    figure = new_figure(DOUBLE, 0.62 + 0.19 * len(frame), data)
+    lines = 1 + frame["label"].str.count("\n").max()
+    figure = new_figure(DOUBLE, 0.62 + (0.07 + 0.12 * lines) * len(frame), data)
     axes = figure.subplots()
     places = np.arange(len(frame))[::-1]
     known = frame["difference"].notna().to_numpy()
@@ -203,7 +204,7 @@ def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", d
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set(ylim=(-0.6, len(frame) - 0.4), xlabel=measure)
-    axes.xaxis.set_major_locator(MaxNLocator(6))  # more do not fit beside long labels
+    axes.xaxis.set_major_locator(MaxNLocator(4))  # more do not fit beside long labels
     right = axes.secondary_yaxis("right")
     right.set_yticks(places, [_forest_text(row, decimals) for row in frame.to_dict("records")])
     right.tick_params(length=0)
@@ -264,4 +265,6 @@ def _style(network: str) -> tuple[str, str]:
 
 def _legend(curve: Curve) -> str:
     kind = "with CBAM" if curve.network.endswith(CBAM_SUFFIX) else "without CBAM"
+    if curve.network in EXTRA_LABELS:  # which have no kind with CBAM
+        return curve.text or ROW_LABELS[curve.network]
     return f"{kind}\n{curve.text}" if curve.text else kind

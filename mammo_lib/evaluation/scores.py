@@ -108,10 +108,7 @@ def by_unit(stage: str, results: Results, setting: Setting) -> Table:
         "as_written, whose parts share patients, a mass has only those of its patches that were drawn for the test."
         + (f" Cases: {', '.join(sizes)}." if sizes else ""),
     )
-    caption = (
-        f"AUC on {STAGE_LABELS[stage]} by unit, a share of 1. Data: {setting.profile.data}. "
-        f"Protocol: {setting.protocol}."
-    )
+    caption = f"AUC on {STAGE_LABELS[stage]} by unit, a share of 1. {setting.run}"
     return Table(frame, caption, notes, _shown(frame, (), units))
 
 
@@ -269,7 +266,9 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
         rows.append(labels | _spread_of(chosen, UNIT_OF[stage], absent))
     numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")
     frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "Float64"))
-    caption = f"AUC, a share of 1, over seeds and folds on {STAGE_LABELS[stage]}. {setting.cases(stage)}"
+    caption = (
+        f"AUC, a share of 1, over seeds and folds on {STAGE_LABELS[stage]}. {setting.runs} Unit: {UNIT_OF[stage]}."
+    )
     notes = (
         "Every seed that was trained. sd seeds: standard deviation (n - 1) between seeds on the same fold, pooled over "
         "folds; sd folds: between the means of the folds. Neither is the sampling error over patients.",

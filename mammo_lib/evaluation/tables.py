@@ -49,7 +49,17 @@ class Setting:
 
     def cases(self, stage: str) -> str:
         """The same without the threshold, for what has none."""
-        return f"Data: {self.profile.data}. Protocol: {self.protocol}. Unit: {UNIT_OF[stage]}."
+        return f"{self.run} Unit: {UNIT_OF[stage]}."
+
+    @property
+    def run(self) -> str:
+        """Data, protocol and training seed."""
+        return f"{self.runs} Seed: {self.seed}."
+
+    @property
+    def runs(self) -> str:
+        """The same for a table of several seeds."""
+        return f"Data: {self.profile.data}. Protocol: {self.protocol}."
 
 
 def published(
@@ -70,8 +80,9 @@ def published(
         labels = {"block": "baseline", "network": BASELINE_LABELS.get(name, name), "initial": "", "unit": unit}
         rows.append(labels | _measure(predictions, unit, setting) | _beside({}, None))
     frame = _typed(pd.DataFrame(rows))
-    caption = f"{NUMBERS[stage]}. {_title(stage)} {setting.sentence(stage)}"
-    return Table(frame, caption, _notes(frame, setting), _shown(frame))
+    are_printed = frame["auc_printed"].notna()
+    caption = f"{NUMBERS[stage]}. {_title(stage, bool(are_printed.any()))} {setting.sentence(stage)}"
+    return Table(frame, caption, _notes(frame, are_printed, setting), _shown(frame))
 
 
 def lines(stage: str, setting: Setting) -> list[tuple[str, str]]:
@@ -197,20 +208,34 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(columns=[*columns, "note"]).astype(types)
 
 
-def _title(stage: str) -> str:
-    return f"Classification of masses on {STAGE_LABELS[stage]}: ours beside the values printed by Xu et al. 2021."
+def _title(stage: str, is_any_printed: bool) -> str:
+    beside = (
+        "ours beside the values printed by Xu et al. 2021" if is_any_printed else "ours; the paper prints no such row"
+    )
+    return f"Classification of masses on {STAGE_LABELS[stage]}: {beside}."
 
 
-def _notes(frame: pd.DataFrame, setting: Setting) -> tuple[str, ...]:
-    evaluation = setting.profile.evaluation
+def _notes(frame: pd.DataFrame, are_printed: pd.Series, setting: Setting) -> tuple[str, ...]:
+    evaluation, is_phantom = setting.profile.evaluation, setting.profile.source == "phantom"
     notes = [
         f"Ours: estimate [{evaluation.confidence:.0%} percentile interval, {evaluation.resamples} bootstrap resamples "
-        f"of patients]. {NO_BRACKETS} All values are shares of 1. Difference: ours minus printed.",
-        "* The printed value lies outside our interval.",
+        f"of patients]. {NO_BRACKETS} All values are shares of 1.",
         "The paper does not name the unit its tables count; patches in Table 1 and images in Table 2 are our reading.",
     ]
+    if are_printed.any():
+        difference = "Difference: ours minus printed, blank where the paper prints no such row. "
+        notes.insert(1, difference + "* The printed value lies outside our interval.")
     if (frame["block"] == "baseline").any():
-        notes.append("Baselines have one score per mass, also where the table counts patches. BI-RADS 0 ranks above 3.")
+        notes.append(
+            "Baselines have one score per mass, also where the table counts patches. Prevalence calls every mass what "
+            "most training masses are."
+        )
+    if (frame["network"] == BASELINE_LABELS["birads"]).any():
+        notes.append(
+            "The radiologist's assessment calls malignant what was called back: BI-RADS 0, 4 and 5 (0 ranks between 3 "
+            "and 4, ours)."
+            + (" Assessment and words are drawn with a phantom: no radiologist saw it." if is_phantom else "")
+        )
     if frame["network"].isin(config.EXTRA_LABELS.values()).any():
         notes.append("Rows marked ours read a patch as its window of set G, at the resolution of that set.")
     empty = frame[frame["note"] != ""]

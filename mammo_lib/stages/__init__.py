@@ -10,7 +10,7 @@ from mammo_lib.stages.archive import Archive, integrity, lesion_boxes, load, par
 from mammo_lib.stages.attention import first_steps, gates
 from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
 from mammo_lib.stages.experiment import Experiment, check, describe_environment, executor, forget
-from mammo_lib.stages.explanation import draw_explanations, explain
+from mammo_lib.stages.explanation import draw_explanations, explain, localisation_tables
 from mammo_lib.stages.fetching import download
 from mammo_lib.stages.finished import is_current, remember
 from mammo_lib.stages.mapping import map_masses, transfer_map
@@ -49,6 +49,7 @@ __all__ = [
     "kept_epochs",
     "lesion_boxes",
     "load",
+    "localisation_tables",
     "map_masses",
     "overview",
     "parts",

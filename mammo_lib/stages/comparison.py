@@ -218,9 +218,9 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
     """ROC curves, confusion matrices, calibration and forest plots, from stored predictions; files in figures/."""
     from mammo_lib.evaluation import figures, figures_curves
 
-    results, data = predictions(experiment), experiment.sentence
-    written: list[Path] = []
+    results, written = predictions(experiment), []
     for stage, initial in experiment.profile.main_initial.items():
+        data = f"{experiment.sentence}; networks started from: {INITIAL_LABELS[initial]}"
         shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] in EXTRA_LABELS)]
         curves = [_curve(experiment, key, results[key]) for key in shown]
         if not curves:
@@ -235,7 +235,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         }
         for name, figure in drawn.items():
             written += figures.save(figure, experiment.figures, name)
-    written += _draw_questions(experiment, data) + _draw_protocols(experiment)
+    written += _draw_questions(experiment, experiment.sentence) + _draw_protocols(experiment)
     names = ("roc_?.*", "calibration_?.*", "confusion_?.*", "question_*", "protocols.*")
     for path in {path for name in names for path in experiment.figures.glob(name)} - set(written):
         path.unlink()  # of what is no longer there
@@ -268,7 +268,7 @@ def _draw_questions(experiment: Experiment, data: str) -> list[Path]:
     for number, (question, rows) in enumerate(table.groupby("question", sort=False), start=1):
         if rows["difference"].isna().all():
             continue
-        frame = rows.assign(label=rows["stage"] + ", " + rows["first"] + " − " + rows["second"], p=rows["p_holm"])
+        frame = rows.assign(label=rows["stage"] + ", " + rows["first"] + "\n− " + rows["second"], p=rows["p_holm"])
         figure = figures_curves.forest(frame, data, f"{question}: difference in AUC (p after Holm)")
         written += figures.save(figure, experiment.figures, f"question_{number}")
     return written
@@ -292,6 +292,7 @@ def _draw_protocols(experiment: Experiment) -> list[Path]:
         label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]
     )
     frame[["difference", "low", "high"]] *= 100
-    data = f"{experiment.profile.data}; seed {experiment.seed}"
+    starts = "; ".join(f"{stage}: {INITIAL_LABELS[name]}" for stage, name in experiment.profile.main_initial.items())
+    data = f"{experiment.profile.data}; seed {experiment.seed}; networks started from: {starts}"
     figure = figures_curves.forest(frame, data, "optimism: difference in AUC, AUC points (hundredths of 1)", decimals=1)
     return figures.save(figure, experiment.figures, "protocols")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import NETWORK_LABELS
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, is_done_as_asked, load_network, outcomes
@@ -20,6 +20,7 @@ from mammo_lib.training.folder import BEST
 if TYPE_CHECKING:
     import torch
 
+    from mammo_lib.evaluation.export import Table
     from mammo_lib.evaluation.figures import Sample
     from mammo_lib.models.networks import Classifier
     from mammo_lib.training.experiments import Cell
@@ -235,14 +236,38 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     return [*(path for both in saved for path in both), *draw_localisation(experiment)]
 
 
+def explained(experiment: Experiment) -> str:
+    """The network whose heat maps are drawn and measured, and what it started from, in words."""
+    network, initial = experiment.profile.main_network, experiment.profile.main_initial["G"]
+    return f"{NETWORK_LABELS[network]}, started from: {INITIAL_LABELS[initial]}"
+
+
 def draw_localisation(experiment: Experiment) -> list[Path]:
     """The localisation measures of localisation.csv: needs neither maps nor images."""
     from mammo_lib.evaluation import figures, figures_curves
 
     summary = pd.read_csv(experiment.results / LOCALISATION).query("group == 'all'")
     measures = {"energy": "energy in the lesion", "pointing": "pointing game", "iou": "IoU at half maximum"}
-    figure = figures_curves.localisation(summary, measures, experiment.sentence)
+    data = f"{experiment.sentence}; network: {explained(experiment)}"
+    figure = figures_curves.localisation(summary, measures, data)
     return figures.save(figure, experiment.figures, DRAWN[-1])
+
+
+def localisation_tables(experiment: Experiment) -> "list[Table]":
+    """What `explain` measured, as people read it: over all test images, against the controls, and by decision."""
+    return tables_of_maps(experiment, GRADCAM, experiment.results, explained(experiment))
+
+
+def tables_of_maps(experiment: Experiment, method: str, folder: Path, network: str) -> "list[Table]":
+    """The same of the maps of any `method` that were measured in `folder`; network: whose maps they are, in words."""
+    from mammo_lib.evaluation import localisation_tables as tables
+
+    rule = experiment.profile.evaluation
+    interval = f"Mean [{rule.confidence:.0%} interval, {rule.resamples} bootstrap resamples of patients]."
+    told = interval, f"Network: {network}. Data: {experiment.sentence}."
+    long, differences = (pd.read_csv(folder / f"{name}.csv") for name in ("localisation", "localisation_differences"))
+    against = tables.against_controls(differences, method, *told)
+    return [tables.overall(long, *told), against, tables.by_decision(long, *told)]
 
 
 def _samples(images: np.ndarray, heat: np.ndarray, test: pd.DataFrame, probability: np.ndarray) -> "list[Sample]":

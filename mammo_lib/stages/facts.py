@@ -66,6 +66,10 @@ _DDSM_CITATION = (
     "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
     "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0)."
 )
+OFFICIAL = {  # by source: whom "official" tests on, where that is not CBIS-DDSM's own test part
+    "phantom": "the phantoms that were drawn as test patients",
+    "table": "the test patients of the table's column official_split",
+}
 CITATIONS = {  # by source
     "cbis_ddsm": _DDSM_CITATION,
     "reduced": _DDSM_CITATION,
@@ -105,7 +109,7 @@ def _method(experiment: Experiment) -> dict[str, str]:
         f"{patches.size} x {patches.size} pixels. G: the breast without background, {whole.size} x {whole.size}. "
         "8 bits, grey in three channels, normalised.",
         "predictors": "The pixels of one mammogram, nothing else.",
-        "protocol": f"Protocol {experiment.protocol}: {PROTOCOLS[experiment.protocol]}.",
+        "protocol": f"Protocol {experiment.protocol}: {_protocol(experiment)}.",
         "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
         "uncertainty": f"{rule.confidence:.0%} intervals from {rule.resamples} bootstrap resamples of patients, "
         "DeLong's beside them, by case and by patient; paired differences, Holm's correction.",
@@ -116,6 +120,13 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "bad_input": "A file that cannot be read and an image without a breast are set aside with the reason.",
         "detail": "config.py holds every setting with its section; run.json of each cell what it was trained with.",
     }
+
+
+def _protocol(experiment: Experiment) -> str:
+    """In words; what "official" means depends on the source."""
+    if experiment.protocol == "official" and experiment.profile.source in OFFICIAL:
+        return f"{OFFICIAL[experiment.profile.source]}; validation cut from the others (ours)"
+    return PROTOCOLS[experiment.protocol]
 
 
 def _models(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
@@ -195,8 +206,7 @@ def _records(experiment: Experiment) -> dict[str, str]:
         shares = [f"{row.stage}: {row.with_relative} of {row.test_cases}" for row in leaks.itertuples()]
         found["leakage"] = f"Test cases whose patient is in training: {'; '.join(shares)}."
     if (results / "integrity.csv").exists():
-        checks = pd.read_csv(results / "integrity.csv")["verdict"]
-        found["checks"] = f"Named checks of the archive: {len(checks)}; as expected or only noted: {_fine(checks)}."
+        found["checks"] = _checks(pd.read_csv(results / "integrity.csv"))
     if (prepared / "problems.csv").exists():
         found["missing"] = _set_aside(prepared / "problems.csv")
         if "flow" in found:
@@ -208,8 +218,12 @@ def _records(experiment: Experiment) -> dict[str, str]:
     return found
 
 
-def _fine(verdicts: pd.Series) -> int:
-    return int(verdicts.isin(["as expected", "noted"]).sum())
+def _checks(checks: pd.DataFrame) -> str:
+    """How many there are, and by name those that are not as expected."""
+    others = checks[~checks["verdict"].isin(["as expected", "noted"])]
+    named = [f"{row.name} ({row.expected:g}, found {row.found:g})" for row in others.itertuples()]
+    fine = f"Named checks of the archive: {len(checks)}; as expected or only noted: {len(checks) - len(others)}."
+    return f"{fine} Not: {'; '.join(named)}." if named else fine
 
 
 def _set_aside(path: Path) -> str:
@@ -258,5 +272,6 @@ def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]
         found["spread"] = f"Spread over {runs['folds']} fold(s) and {runs['seeds']} seed(s); centres are not recorded."
     if is_measured(experiment):
         found["explanation"] = "Grad-CAM of every test image, measured against the lesion beside controls."
-        found["failures"] = "Shown as heat maps and measured by group; why they fail is for a person to say."
+        told = "Shown as heat maps and measured" if (experiment.figures / "fig7_gradcam.png").exists() else "Measured"
+        found["failures"] = f"{told} by group; why they fail is for a person to say."
     return found

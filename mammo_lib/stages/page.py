@@ -4,21 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from mammo_lib import paths
-from mammo_lib.config import NETWORK_LABELS
+from mammo_lib.config import EXTRA_LABELS, MASS_MAP, NETWORK_LABELS
 from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, map_results
 from mammo_lib.stages.explanation import (
-    GRADCAM,
     LOCALISATION,
     draw_explanations,
     draw_localisation,
     has_maps,
     is_measured,
+    localisation_tables,
+    tables_of_maps,
 )
 from mammo_lib.stages.mapping import SHOWN as MAP
 from mammo_lib.stages.pictures import draw_data
@@ -171,22 +170,9 @@ def _tried(experiment: Experiment) -> bool:
 
 def _localisation(experiment: Experiment) -> "list[Table]":
     """Of Grad-CAM and of the mass map, whichever was measured."""
-    from mammo_lib.evaluation import localisation_tables as tables
-
-    rule, shown = experiment.profile.evaluation, []
-    interval = f"Mean [{rule.confidence:.0%} interval, {rule.resamples} bootstrap resamples of patients]."
-    told = interval, f"Data: {experiment.profile.data}."
-    at_hand = {
-        (GRADCAM, experiment.results): is_measured(experiment),
-        (MAP, map_results(experiment)): (map_results(experiment) / LOCALISATION).exists(),
-    }
-    for (method, folder), there in at_hand.items():
-        if there:
-            long, differences = (
-                pd.read_csv(folder / f"{name}.csv") for name in ("localisation", "localisation_differences")
-            )
-            against = tables.against_controls(differences, method, *told)
-            shown += [tables.overall(long, *told), against, tables.by_decision(long, *told)]
+    shown = localisation_tables(experiment) if is_measured(experiment) else []
+    if (map_results(experiment) / LOCALISATION).exists():
+        shown += tables_of_maps(experiment, MAP, map_results(experiment), EXTRA_LABELS[MASS_MAP])
     return [printed(table) for table in shown]
 
 

@@ -3,6 +3,7 @@
 import re
 import zlib
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -165,6 +166,19 @@ def test_no_global_state_is_left():
     assert dict(matplotlib.rcParams) == before
     pyplot = pytest.importorskip("matplotlib.pyplot")
     assert pyplot.get_fignums() == []
+
+
+def test_numbers_of_an_axis_beside_long_names_keep_apart():
+    name = "G, VGG16+CBAM (ImageNet, then patch data)\n− Linear probe of VGG16 (ours) (ImageNet)"
+    table = pd.DataFrame([(name, 0.07, 0.02, 0.14, 0.011)], columns=["label", "difference", "low", "high", "p"])
+    for shift in (0, -0.08):  # minus signs are wider
+        figure = figures_curves.forest(table.assign(**table[["difference", "low", "high"]] + shift), DATA)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        shown = [text for text in figure.axes[0].get_xticklabels() if text.get_text()]
+        boxes = sorted((text.get_window_extent(canvas.get_renderer()) for text in shown), key=lambda box: box.x0)
+        assert len(boxes) > 1
+        assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_the_box_is_drawn_where_the_lesion_is():

@@ -144,10 +144,10 @@ def test_a_profile_that_plans_no_comparison_has_an_empty_table() -> None:
 
 
 @pytest.mark.parametrize("stage", ["P", "G"])
-def test_caption_says_data_protocol_unit_threshold(stage: str) -> None:
+def test_caption_says_data_protocol_seed_unit_threshold(stage: str) -> None:
     caption = tables.published(stage, results(), SETTING).caption
     unit = {"P": "patch", "G": "image"}[stage]
-    assert f"Data: {PROFILE.data}. Protocol: official. Unit: {unit}." in caption
+    assert f"Data: {PROFILE.data}. Protocol: official. Seed: 0. Unit: {unit}." in caption
     assert "threshold: 0.5" in caption
 
 
@@ -352,6 +352,30 @@ def test_one_run_has_no_spread() -> None:
     assert pd.isna(row["sd_seeds"])
     assert pd.isna(row["sd_folds"])
     assert row["least"] == row["most"] == row["mean"]
+
+
+def test_a_seed_that_lacks_a_network_is_named_beside_the_mean_of_the_others() -> None:
+    """As when the patch training of a network failed with one seed: nobody then trains it on whole mammograms."""
+    of_seeds = {seed: results() for seed in (0, 1, 2)}
+    del of_seeds[1]["G", "vgg16_cbam", "patch"]
+    frame = comparisons.over_seeds(of_seeds, SETTING).frame
+    touched = frame["first"].eq("VGG16+CBAM (Patch data)") | frame["second"].eq("VGG16+CBAM (Patch data)")
+    assert set(frame.loc[touched, "seed"]) == {0, 2}
+    assert set(frame.loc[touched, "note"]) == {"seed 1 has no VGG16+CBAM (Patch data)"}
+    assert set(frame.loc[~touched, "seed"]) == {0, 1, 2}
+    assert set(frame.loc[~touched, "note"]) == {""}
+
+
+def test_a_table_without_printed_rows_promises_none() -> None:
+    """The paper prints no patches from ImageNet."""
+    profile = config.get_profile("reduced-imagenet")
+    table = tables.published("P", {("P", "vgg16", "imagenet"): made("P", 0)}, tables.Setting(profile, "official"))
+    words = " ".join((table.caption, *table.notes))
+    assert "the paper prints no such row" in table.caption
+    assert not any(promise in words for promise in ("beside the values printed", "ours minus printed", "*"))
+    beside = tables.published("P", results(), SETTING)
+    assert "ours beside the values printed by Xu et al. 2021" in beside.caption
+    assert "* The printed value lies outside our interval." in " ".join(beside.notes)
 
 
 def test_questions_are_paired_and_corrected_within_their_family() -> None:
