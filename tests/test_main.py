@@ -42,6 +42,10 @@ def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             ["train", "--profile", "tiny", "--cells", "Q/*"],
             f"no cell is called 'Q/*': the first of {CELLS} is P/vgg16/",
         ),
+        *(
+            ([*step, "--profile", "reduced-cpu", "--learnt-on", "reduced"], "reduced-cpu and reduced are of the same")
+            for step in (["transfer"], ["probe"], ["map"])
+        ),
         (["transfer", "--learnt-on", "tiny"], f"none of {CELLS} cells is trained: train profile tiny first"),
         (["check", "--profile", "nano"], "unknown profile 'nano': choose one of quick, paper"),
         (["train", "--profile", "tiny", "--workers", "-2"], "workers is -2: give 0 or a positive number"),

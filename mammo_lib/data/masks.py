@@ -60,9 +60,8 @@ def read_mask(
     if not scaled.any():
         reason = f"{path}: the mask of {_size(mask.shape)} is empty when scaled to {_size(image_shape)}"
         return _from_crop(reason, crop_path, image, image_shape)
-    return _checked_against_crop(
-        scaled, f"mask of {_size(mask.shape)} scaled to {_size(image_shape)}", crop_path, image
-    )
+    repair = f"mask of {_size(mask.shape)} scaled to {_size(image_shape)}"
+    return _checked_against_crop(scaled, repair, crop_path, image, _same_proportions(mask.shape, image_shape))
 
 
 def _same_proportions(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
@@ -120,12 +119,17 @@ def _two_levels(pixels: np.ndarray, lossy: bool) -> bool:
 
 
 def _checked_against_crop(
-    mask: np.ndarray, repair: str, crop_path: Path | None, image: np.ndarray | None
+    mask: np.ndarray, repair: str, crop_path: Path | None, image: np.ndarray | None, kept_proportions: bool
 ) -> tuple[np.ndarray, str]:
-    """A repaired mask and its note; the crop's rectangle instead, where the crop was found somewhere else."""
+    """A repaired mask and its note; the crop's rectangle instead, where the crop was found somewhere else.
+
+    MaskError when the mask was stretched and no crop tells whether it lies where it should.
+    """
     try:
         place = _find(crop_path, image)
     except (ImageError, FileNotFoundError) as error:
+        if not kept_proportions:
+            raise MaskError(f"{repair}, which has other proportions, and no crop confirms its place: {error}") from None
         return mask, f"{repair}; its place is not confirmed ({error})"
     rectangle = _rectangle(place, mask.shape)
     if np.count_nonzero(mask & rectangle) >= MIN_COVERED * np.count_nonzero(mask):

@@ -69,7 +69,8 @@ def descriptor_model(columns: Sequence[str] = DESCRIPTORS) -> Pipeline:
 
 
 def _words(cases: pd.DataFrame, columns: Sequence[str] = DESCRIPTORS) -> pd.DataFrame:
-    return cases[list(columns)].fillna("").astype(str).replace({"": NOT_GIVEN, "N/A": NOT_GIVEN, "nan": NOT_GIVEN})
+    words = cases[list(columns)].fillna("").astype(str)
+    return words.replace(r"^[\s-]*$|^N/A$|^nan$", NOT_GIVEN, regex=True)  # "-" alone holds no word either
 
 
 def _predictions(test: pd.DataFrame, probability: pd.Series) -> pd.DataFrame:

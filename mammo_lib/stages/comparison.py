@@ -13,8 +13,8 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NO_CALLBACK, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
-from mammo_lib.stages.experiment import Experiment, extra_file, read_table
-from mammo_lib.stages.trainings import PREDICTIONS, cells, made_otherwise, outcomes
+from mammo_lib.stages.experiment import Experiment, extra_file, map_results, read_table
+from mammo_lib.stages.trainings import PREDICTIONS, RECORD, cells, made_otherwise, outcomes
 from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
 if TYPE_CHECKING:
@@ -66,8 +66,19 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
     }
     for row, stage, fold in product(EXTRA_LABELS, experiment.profile.main_initial, {cell.fold for cell in matrix}):
         seed = 0 if row == PROBE else experiment.seed  # nothing is random in the probe
-        files[stage, row, EXTRA_INITIAL, fold, seed] = extra_file(experiment, row, stage, fold)
+        if not _extra_otherwise(experiment, row, fold):
+            files[stage, row, EXTRA_INITIAL, fold, seed] = extra_file(experiment, row, stage, fold)
     return {key: path for key, path in files.items() if path.exists()}
+
+
+def _extra_otherwise(experiment: Experiment, row: str, fold: int) -> str:
+    """In what the record of one of our own rows differs from the profile as it is now; "" where in nothing, or none."""
+    folder = experiment.results / PROBE if row == PROBE else map_results(experiment) / f"fold{fold}"
+    if not (folder / RECORD).exists():
+        return ""
+    found = paths.read_json(folder / RECORD)["settings"].get(row, {})
+    wanted = paths.plain({PROBE: experiment.profile.probe, MASS_MAP: experiment.profile.mass_map}[row])
+    return "; ".join(paths.differences(found, wanted)[:3])
 
 
 def trained_seeds(experiment: Experiment) -> list[Experiment]:
@@ -147,6 +158,9 @@ def setting_of(experiment: Experiment) -> "Setting":
             said = row["message"].item().partition(" (")[0].partition(";")[0]  # the rest is in outcomes.csv
             reasons[key] = f"{row['state'].item()}: {said}"
     extra = tuple(row for row in EXTRA_LABELS if extra_file(experiment, row, "P").exists())
+    for ours, fold, stage in product(extra, {cell.fold for cell in cells(experiment)}, experiment.profile.main_initial):
+        if otherwise := _extra_otherwise(experiment, ours, fold):
+            reasons[stage, ours, EXTRA_INITIAL] = f"made with other settings ({otherwise})"
     return Setting(experiment.profile, experiment.protocol, seed=experiment.seed, reasons=reasons, extra=extra)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mammo_lib.stages.experiment import Experiment, map_results
+from mammo_lib.stages.experiment import IDS, Experiment, map_results
 
 if TYPE_CHECKING:
     from mammo_lib.evaluation import export
@@ -73,7 +73,7 @@ class Exhibits:
 
         tables, told = [], TABLES[name]
         for path in self._found(f"{name}.csv"):
-            frame = pd.read_csv(path)
+            frame = pd.read_csv(path, dtype=IDS | {"ids": str})
             frame = frame.assign(**frame.select_dtypes(["object", "string"]).fillna(""))
             frame.columns = frame.columns.str.replace("_", " ")
             tables.append(Table(told.caption, frame, told.note, formats=told.formats, folded=folded))

@@ -44,11 +44,14 @@ def explain(experiment: Experiment, executor: Executor | None = None) -> pd.Data
     differences from the controls, to results/. A cell whose maps are made is not explained again. `executor` spreads
     the folds. FileNotFoundError when a fold's cell is not trained, with the reason when it came to nothing.
     """
-    from mammo_lib.evaluation import removal
+    from mammo_lib.evaluation import localisation, removal
 
     every, shares = executor.map if executor else map, removal.SHARES if experiment.profile.removal else ()
     job = partial(_explain_cell, experiment, shares)
     rows = pd.concat(every(job, _explained_cells(experiment)), ignore_index=True)
+    threshold = experiment.profile.evaluation.threshold  # of now: the maps may be older
+    decided = zip(rows["label"], rows["probability"], strict=True)
+    rows["group"] = [localisation.group(label, probability, threshold) for label, probability in decided]
     paths.write_table(rows.assign(seed=experiment.seed), experiment.results / CASES)
     return write_localisation(experiment, rows, GRADCAM, experiment.results, *([removal.MEASURE] if shares else []))
 
@@ -72,9 +75,18 @@ def write_localisation(
 
 
 def is_measured(experiment: Experiment) -> bool:
-    """Whether localisation.csv is there, and of this training seed."""
+    """Whether localisation.csv is there, of this training seed, and of the networks whose predictions are published."""
     path = experiment.results / LOCALISATION
-    return path.exists() and pd.read_csv(path).reindex(columns=["seed"]).eq(experiment.seed).all(axis=None).item()
+    if not path.exists() or not pd.read_csv(path).reindex(columns=["seed"]).eq(experiment.seed).all(axis=None):
+        return False
+    files = [experiment.results / "cells" / cell.name / PREDICTIONS for cell in _explained_cells(experiment)]
+    published = [read_table(file).query("part == 'test'") for file in files if file.exists()]
+    if not published or not (experiment.results / CASES).exists():
+        return True
+    now = pd.concat(published).set_index("id")["probability"]
+    then = read_table(experiment.results / CASES).groupby("image_id")["probability"].first()
+    shared = now.index.intersection(then.index)
+    return bool(np.allclose(now[shared], then[shared], atol=1e-6))
 
 
 def _explained_cells(experiment: Experiment) -> "list[Cell]":

@@ -227,7 +227,7 @@ def _checks(checks: pd.DataFrame) -> str:
 
 
 def _set_aside(path: Path) -> str:
-    problems = pd.read_csv(path, keep_default_na=False)
+    problems = read_table(path)
     noted = int(problems["stage"].isin(["note", "scan"]).sum())
     return f"Set aside with the reason: {set_aside(problems)}; repaired or noted: {noted}. Nothing is imputed."
 

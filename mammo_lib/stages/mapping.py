@@ -6,6 +6,7 @@ the whole of it. Logistic regressions on the validation part make a probability 
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -238,7 +239,8 @@ def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
     network = room.build(found.state, rules.kept_layers, rules.dropout, experiment.seed)
     table = parts(experiment, "G").query("fold == @fold")
     known = {part: _masses(grid, table[table["part"] == part]) for part in PARTS if part != "test"}
-    inputs = hashes_of_inputs(experiment, "G") | {"initial_weights": found.sha256}
+    labels = hashlib.sha256(json.dumps(grid.labels).encode()).hexdigest()  # of each mass; globals.csv has an image's
+    inputs = hashes_of_inputs(experiment, "G") | {"labels": labels, "initial_weights": found.sha256}
     settings = paths.plain({"mass_map": rules, "fold": fold, "seed": experiment.seed, "inputs": inputs})
     history = mass_map.train(network, grid.images, known, rules, experiment.seed, folder, settings, device)
     if not paths.is_done(folder / RECORD, settings):

@@ -67,6 +67,7 @@ def _try(experiment: Experiment, name: str) -> dict[str, Any]:
     try:
         history = fit(network, images, table, training, experiment.profile, cell.seed, folder, settings)
     except TrainingDiverged as reason:
+        (experiment.results / "candidates" / f"{short}.csv").unlink(missing_ok=True)  # of another seed
         return about | {"outcome": str(reason).split(" (images")[0]}
     paths.write_table(history.frame(), experiment.results / "candidates" / f"{short}.csv")
     return about | {

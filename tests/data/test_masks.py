@@ -74,10 +74,12 @@ def test_scaled_without_a_crop_is_said_to_be_unconfirmed(right, save):
     assert "not confirmed (there is no crop)" in note
 
 
-def test_a_mask_of_other_proportions_needs_a_crop(right, save):
+def test_a_mask_of_other_proportions_needs_a_crop(right, image, save, tmp_path):
     """A part of the mask, which a stretch over the whole image would put somewhere else."""
     with pytest.raises(masks.MaskError, match=r"1800 x 1800 pixels has other proportions than .* 1800 x 2400 pixels"):
         masks.read_mask(save("mask.png", right[600:]), SHAPE)
+    with pytest.raises(masks.MaskError, match="other proportions, and no crop confirms its place"):
+        masks.read_mask(save("mask.png", right[600:]), SHAPE, tmp_path / "gone.png", image)
 
 
 def test_a_mask_that_vanishes_when_scaled_is_named(image, right, save):

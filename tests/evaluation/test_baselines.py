@@ -84,6 +84,14 @@ def test_descriptors_are_the_penalised_likelihood_of_their_words(graded: bool) -
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
 
 
+@pytest.mark.parametrize("blank", ["-", " - ", "N/A", "nan"])
+def test_a_sign_for_nothing_is_no_descriptor(blank: str) -> None:
+    rows = [("a", 1, "5", "IRREGULAR", ""), ("b", 0, "2", "ROUND", ""), ("c", 0, "2", "", ""), ("d", 1, "4", "", "")]
+    marked = [(*row[:3], row[3] or blank, blank) for row in rows]  # of margins every one
+    found, expected = (baselines.descriptors(masses(table[:3]), masses(table[3:])) for table in (marked, rows))
+    assert found["probability"].tolist() == expected["probability"].tolist()
+
+
 def test_a_patient_in_both_parts_is_refused() -> None:
     train = masses([("a", 1, "5", "ROUND", ""), ("b", 0, "2", "OVAL", "")])
     with pytest.raises(ValueError, match=r"1 patients are in train and test \(first: b\)"):

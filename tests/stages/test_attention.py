@@ -65,6 +65,13 @@ def test_the_gates_of_each_seed_and_of_what_was_trained(run, capsys):
         )
 
 
+def test_a_training_of_other_settings_costs_its_own_row_alone(run, capsys):
+    other = replace(run.profile.patch_training, max_epochs=9)
+    table = stages.gates(replace(run, profile=replace(run.profile, patch_training=other)))
+    assert set(table["when"]) == {"before training"}
+    assert "P/resnet50_cbam/scratch/fold0-seed0: no row of the kept epoch: " in capsys.readouterr().out
+
+
 def test_few_images_are_spread_over_the_validation_part(run, monkeypatch):
     monkeypatch.setattr(attention, "IMAGES", 2)
     known = stages.parts(run, "G").query("part == 'validation'")["row"]

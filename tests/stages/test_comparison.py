@@ -279,6 +279,25 @@ def test_the_reason_of_the_first_fold_is_the_one_that_is_told(
     assert reasons["G", "vgg16_cbam", "imagenet"] == "not run"
 
 
+@pytest.mark.parametrize("row", [PROBE, MASS_MAP])
+def test_our_own_row_of_other_settings_is_left_out_and_says_so(run: stages.Experiment, row: str) -> None:
+    folder = {PROBE: run.results / PROBE, MASS_MAP: comparison.map_results(run) / "fold0"}[row]
+    settings = paths.plain({PROBE: run.profile.probe, MASS_MAP: run.profile.mass_map}[row])
+    name = next(iter(settings))
+    path = extra_file(run, row, "P")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run.results / "cells/P/resnet50/scratch/fold0-seed0/predictions.csv", path)
+    try:
+        for value, note in ((settings[name], ""), ("of that time", f"made with other settings ({name}: was ")):
+            paths.write_json(folder / "run.json", {"settings": {row: settings | {name: value}}})
+            frame = stages.evaluate(run)["table1"].frame
+            found = frame[frame["network"] == config.EXTRA_LABELS[row]].iloc[0]
+            assert found["note"].startswith(note)
+            assert pd.isna(found["auc"]) == bool(note)
+    finally:
+        shutil.rmtree(run.results / row)
+
+
 def test_our_own_rows_stand_in_tables_and_spread(every_protocol: dict[str, stages.Experiment]) -> None:
     official = every_protocol["official"]
     for seed, stage, row in product((0, 1), ("P", "G"), (MASS_MAP, PROBE)):

@@ -163,6 +163,33 @@ def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_a
     assert "of an earlier training and not drawn: delete " in capsys.readouterr().out
 
 
+def test_what_was_measured_of_other_predictions_is_not_shown(finished):
+    """The network was trained anew, and its maps are not made yet."""
+    stages.explain(finished)
+    cell = "G/resnet50_cbam/patch/fold0-seed0"
+    published = finished.results / "cells" / cell / "predictions.csv"
+    published.parent.mkdir(parents=True)
+    shutil.copyfile(finished.runs / cell / "predictions.csv", published)
+    assert explanation.is_measured(finished)
+    pd.read_csv(published).assign(probability=0.123).to_csv(published, index=False)
+    assert not explanation.is_measured(finished)
+
+
+def test_decisions_are_those_of_the_threshold_of_now(finished):
+    def groups(experiment):
+        stages.explain(experiment)
+        cases = pd.read_csv(experiment.results / "localisation_cases.csv").drop_duplicates("image_id")
+        called = cases["probability"] >= experiment.profile.evaluation.threshold
+        right = called == (cases["label"] == 1)
+        named = np.where(cases["label"] == 1, "malignant", "benign") + np.where(right, ", correct", ", wrong")
+        assert cases["group"].tolist() == named.tolist()
+        return cases["group"].tolist()
+
+    stricter = replace(finished.profile.evaluation, threshold=0.65)
+    changed = replace(finished, profile=replace(finished.profile, evaluation=stricter))
+    assert groups(finished) != groups(changed)  # two cases lie between
+
+
 def test_a_network_of_other_images_is_not_explained(finished):
     """The images were prepared anew, of a mended table for instance."""
     record = finished.places.prepared / "prepare.json"

@@ -198,6 +198,11 @@ def test_a_network_is_trained_recorded_and_not_trained_again(tmp_path, trained_h
     again = mapping.train_map(experiment)
     assert torch.equal(again.state_dict()["taught.28.weight"], last)
     assert paths.read_json(experiment.runs / MASS_MAP / "fold0-seed0" / "run.json") == record
+    cases = experiment.places.prepared / "cases.csv"  # whose labels are the masses'; an image has the worst of its own
+    table = pd.read_csv(cases)
+    table.assign(label=1 - table["label"]).to_csv(cases)
+    with pytest.raises(paths.StageMismatch, match=r"inputs\.labels: has changed"):
+        mapping.train_map(experiment)
 
 
 def test_the_rooms_agree_on_cells_and_kinds():

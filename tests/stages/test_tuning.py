@@ -41,6 +41,10 @@ def test_every_candidate_is_trained_from_the_patch_weights_and_recorded(run, mon
     assert table.loc["as published", "validation_auc"] == pytest.approx(history["validation_auc"].iloc[0])
     assert "loss is" in table.loc["far too large a rate", "outcome"]
     assert pd.read_csv(run.results / tuning.CANDIDATES).shape == (2, table.shape[1] + 1)
+    monkeypatch.setattr(tuning, "GLOBAL_CANDIDATES", {"as published": replace(diverging, max_epochs=2)})
+    shutil.rmtree(run.runs / "candidates")
+    stages.tune(run)
+    assert not (run.results / "candidates" / "as-published.csv").exists(), "the history of an earlier attempt"
 
 
 def test_a_candidate_starts_from_the_patch_weights_with_the_seed_of_the_run(run, monkeypatch):
