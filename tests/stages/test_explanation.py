@@ -171,6 +171,13 @@ def test_what_was_measured_of_other_predictions_is_not_shown(finished):
     published.parent.mkdir(parents=True)
     shutil.copyfile(finished.runs / cell / "predictions.csv", published)
     assert explanation.is_measured(finished)
+    for table in stages.localisation_tables(finished):
+        for told in (
+            "Network: ResNet50+CBAM, started from: Patch data.",
+            "protocol official, seed 0",
+            finished.profile.data,
+        ):
+            assert told in table.caption
     pd.read_csv(published).assign(probability=0.123).to_csv(published, index=False)
     assert not explanation.is_measured(finished)
 

@@ -195,3 +195,32 @@ def test_every_source_of_data_has_its_facts() -> None:
 
     assert {profile.source for profile in PROFILES.values()} == set(facts.SOURCES) == set(facts.CITATIONS)
     assert set().union(*facts.SOURCES.values()) <= checklist.asked()
+
+
+def test_what_differs_in_the_archive_is_named() -> None:
+    """As the reduced copy's: 1592 mass images, where the paper counts 1590."""
+    rows = [("tables", 4, 4, "as expected"), ("mass images", 1590, 1592, "differs"), ("note", 0, 1, "noted")]
+    told = facts._checks(pd.DataFrame(rows, columns=["name", "expected", "found", "verdict"]))
+    assert told.endswith(": 3; as expected or only noted: 2. Not: mass images (1590, found 1592).")
+    assert "Not:" not in facts._checks(pd.DataFrame(rows[:1], columns=["name", "expected", "found", "verdict"]))
+
+
+def test_ids_of_digits_stay_what_they_are(run: stages.Experiment, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.csv"
+    pd.DataFrame({"stage": "cases", "id": ["1", "01"], "reason": "no image"}).to_csv(problems, index=False)
+    assert facts._set_aside(problems).startswith("Set aside with the reason: 2;")
+    path = run.results / "integrity.csv"
+    before = path.read_text() if path.exists() else None
+    row = {"name": "masses set aside", "expected": 0, "found": 1, "verdict": "differs", "ids": "0003", "note": ""}
+    pd.DataFrame([row, row | {"ids": ""}]).to_csv(path, index=False)
+    try:
+        table = next(iter(exhibits.Exhibits(run, {}, {}, {})._stored("integrity", folded=False)))
+    finally:
+        path.unlink() if before is None else path.write_text(before)
+    assert table.frame["ids"].tolist() == ["0003", ""]
+
+
+def test_official_is_said_in_the_words_of_the_source(run: stages.Experiment) -> None:
+    assert "CBIS-DDSM" not in facts._protocol(run), "phantoms"
+    reduced = replace(run, profile=replace(run.profile, source="reduced"))
+    assert "CBIS-DDSM's own test patients" in facts._protocol(reduced)
