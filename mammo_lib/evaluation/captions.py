@@ -21,7 +21,7 @@ FIGURES = {
     "gradcam_contact_sheet": "Successes and failures of the main network, by truth and decision; the number is its "
     "probability of malignancy.",
     "protocols": f"{PROTOCOLS_ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
-    f"{_INTERVAL}, in AUC points, of the networks that start as the line below says and of our own rows. "
+    f"{_INTERVAL}, in AUC points, of the networks (the line below says from what they start) and of our own rows. "
     "p is not corrected.",
     "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",
 }

@@ -234,11 +234,13 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
 
     results, written = predictions(experiment), []
     for stage, initial in experiment.profile.main_initial.items():
-        data = f"{experiment.sentence}; networks started from: {INITIAL_LABELS[initial]}"
         shown = [key for key in results if key[0] == stage and (key[2] == initial or key[1] in EXTRA_LABELS)]
         curves = [_curve(experiment, key, results[key]) for key in shown]
         if not curves:
             continue
+        data = experiment.sentence
+        if not {key[1] for key in shown} <= set(EXTRA_LABELS):
+            data += f"; networks started from: {INITIAL_LABELS[initial]}"
         threshold = experiment.profile.evaluation.threshold
         folds = results[shown[0]]["fold"].nunique()
         pooled = "; a curve pools the folds, its AUC counts pairs within a fold" if folds > 1 else ""
@@ -306,7 +308,9 @@ def _draw_protocols(experiment: Experiment) -> list[Path]:
         label=table["stage"] + ", " + table["network"] + ": " + table["first"] + " − " + table["second"]
     )
     frame[["difference", "low", "high"]] *= 100
-    starts = "; ".join(f"{stage}: {INITIAL_LABELS[name]}" for stage, name in experiment.profile.main_initial.items())
-    data = f"{experiment.profile.data}; seed {experiment.seed}; networks started from: {starts}"
+    data = f"{experiment.profile.data}; seed {experiment.seed}"
+    if not table["network"].isin(EXTRA_LABELS.values()).all():
+        starts = (f"{stage}: {INITIAL_LABELS[name]}" for stage, name in experiment.profile.main_initial.items())
+        data += f"; networks started from: {'; '.join(starts)}"
     figure = figures_curves.forest(frame, data, "optimism: difference in AUC, AUC points (hundredths of 1)", decimals=1)
     return figures.save(figure, experiment.figures, "protocols")
