@@ -479,6 +479,8 @@ _OWN_CPU = replace(  # as small as reduced-cpu
     global_training=replace(_REDUCED_CPU.global_training, precision=None),
 )
 
+SAME_PATIENTS = ("cbis_ddsm", "reduced")  # sources with the same patients, and the same official test patients
+
 PROFILES = {
     profile.name: profile
     for profile in (

@@ -30,7 +30,7 @@ for _stage, _set in _SETS.items():
         f"roc_{_stage}": f"ROC curves on the test {_set}; bands: interval {_INTERVAL}.",
         f"confusion_{_stage}": f"Decisions on the test {_set} at the threshold: counts, and shares of the truth.",
         f"calibration_{_stage}": f"Calibration on the test {_set}: observed share malignant against the mean score, in "
-        "ten bins of equally many cases (the calibration error of the tables: ten of equal width).",
+        "bins of equally many cases (the calibration error of the tables: of equal width).",
         f"curves_{_stage}": f"Training on {_set}: loss and accuracy by epoch.",
     }
 
@@ -70,7 +70,7 @@ TABLES = {
     ),
     "gates": Told(
         "How far open the gates of CBAM are.",
-        "Channel gate: equation (1), spatial gate: equation (2) of the paper; means over 32 validation images, fold 0, "
+        "Channel gate: equation (1), spatial gate: equation (2) of the paper; means over validation images, fold 0, "
         "in 0 to 1: before training, with the first seeds, and of the epoch kept. Where the spatial gate is 0 nothing "
         "passes, and training cannot open it.",
         {"seed": "{:.0f}", "channel gate": "{:.2g}", "spatial gate": "{:.2g}"},

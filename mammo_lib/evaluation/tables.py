@@ -80,9 +80,9 @@ def published(
         labels = {"block": "baseline", "network": BASELINE_LABELS.get(name, name), "initial": "", "unit": unit}
         rows.append(labels | _measure(predictions, unit, setting) | _beside({}, None))
     frame = _typed(pd.DataFrame(rows))
-    are_printed = frame["auc_printed"].notna()
-    caption = f"{NUMBERS[stage]}. {_title(stage, bool(are_printed.any()))} {setting.sentence(stage)}"
-    return Table(frame, caption, _notes(frame, are_printed, setting), _shown(frame))
+    is_any_printed = bool(frame["auc_printed"].notna().any())
+    caption = f"{NUMBERS[stage]}. {_title(stage, is_any_printed)} {setting.sentence(stage)}"
+    return Table(frame, caption, _notes(frame, is_any_printed, setting), _shown(frame))
 
 
 def lines(stage: str, setting: Setting) -> list[tuple[str, str]]:
@@ -215,14 +215,14 @@ def _title(stage: str, is_any_printed: bool) -> str:
     return f"Classification of masses on {STAGE_LABELS[stage]}: {beside}."
 
 
-def _notes(frame: pd.DataFrame, are_printed: pd.Series, setting: Setting) -> tuple[str, ...]:
+def _notes(frame: pd.DataFrame, is_any_printed: bool, setting: Setting) -> tuple[str, ...]:
     evaluation, is_phantom = setting.profile.evaluation, setting.profile.source == "phantom"
     notes = [
         f"Ours: estimate [{evaluation.confidence:.0%} percentile interval, {evaluation.resamples} bootstrap resamples "
         f"of patients]. {NO_BRACKETS} All values are shares of 1.",
         "The paper does not name the unit its tables count; patches in Table 1 and images in Table 2 are our reading.",
     ]
-    if are_printed.any():
+    if is_any_printed:
         difference = "Difference: ours minus printed, blank where the paper prints no such row. "
         notes.insert(1, difference + "* The printed value lies outside our interval.")
     if (frame["block"] == "baseline").any():

@@ -20,6 +20,7 @@ from mammo_lib.config import (
     PROFILES,
     PUBLISHED,
     ROW_LABELS,
+    SAME_PATIENTS,
     Profile,
     get_profile,
 )
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from mammo_lib.evaluation.comparisons import Comparison
     from mammo_lib.evaluation.tables import Key, Results
 
-SAME_PATIENTS = ("cbis_ddsm", "reduced")  # sources with the same official test patients
 OFFICIAL, LOOSE, STRICT = "official", "as_written", "grouped_cv"
 WEIGHTS = {"scratch": "random weights", "imagenet": "ImageNet"}
 SETS = {"P": "patches", "G": "whole mammograms"}

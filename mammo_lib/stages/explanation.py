@@ -76,17 +76,18 @@ def write_localisation(
 
 def is_measured(experiment: Experiment) -> bool:
     """Whether localisation.csv is there, of this training seed, and of the networks whose predictions are published."""
-    path = experiment.results / LOCALISATION
-    if not path.exists() or not pd.read_csv(path).reindex(columns=["seed"]).eq(experiment.seed).all(axis=None):
+    path, cases = experiment.results / LOCALISATION, experiment.results / CASES
+    if not (path.exists() and cases.exists()):
+        return False
+    if not pd.read_csv(path).reindex(columns=["seed"]).eq(experiment.seed).all(axis=None):
         return False
     files = [experiment.results / "cells" / cell.name / PREDICTIONS for cell in _explained_cells(experiment)]
     published = [read_table(file).query("part == 'test'") for file in files if file.exists()]
-    if not published or not (experiment.results / CASES).exists():
+    if not published:  # nothing stands beside it
         return True
     now = pd.concat(published).set_index("id")["probability"]
-    then = read_table(experiment.results / CASES).groupby("image_id")["probability"].first()
-    shared = now.index.intersection(then.index)
-    return bool(np.allclose(now[shared], then[shared], atol=1e-6))
+    then = read_table(cases).drop_duplicates("image_id").set_index("image_id")["probability"]
+    return set(now.index) == set(then.index) and np.allclose(now, then[now.index], atol=1e-6)
 
 
 def _explained_cells(experiment: Experiment) -> "list[Cell]":

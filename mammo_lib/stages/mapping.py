@@ -24,7 +24,7 @@ from mammo_lib.stages.explanation import write_localisation
 from mammo_lib.stages.grid import CELL, Grid
 from mammo_lib.stages.probing import FOLDS, whole_log_odds
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
-from mammo_lib.stages.transferring import measure_transfer
+from mammo_lib.stages.transferring import measure_transfer, refuse_same_patients
 from mammo_lib.training.folder import HISTORY, LAST, RECORD
 
 if TYPE_CHECKING:
@@ -83,8 +83,10 @@ def _predict(experiment: Experiment, reader: "_Reader", grid: Grid, stage: str) 
 def transfer_map(experiment: Experiment, source: Experiment) -> pd.DataFrame:
     """The map of `source` (its fold 0), with its regressions, applied to every case of `experiment`, unseen.
 
-    Returns and writes what `transferring.measure_transfer` does, under the name mass_map/seed<seed>.
+    Returns and writes what `transferring.measure_transfer` does, under the name mass_map/seed<seed>. ValueError when
+    both are of the same patients.
     """
+    refuse_same_patients(experiment, source)
     reader, near, far = _Reader.of(source, 0), Grid.of(source), Grid.of(experiment)
 
     def score(stage: str, cases: pd.DataFrame) -> np.ndarray:

@@ -20,7 +20,7 @@ from mammo_lib.stages.archive import load, parts, prepared
 from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.grid import Grid
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
-from mammo_lib.stages.transferring import measure_transfer
+from mammo_lib.stages.transferring import measure_transfer, refuse_same_patients
 from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ def transfer_probe(experiment: Experiment, source: Experiment, executor: Executo
     """The probe fitted on the training part of `source` (its fold 0), applied to every case of `experiment`, unseen.
 
     One row a stage: cases, malignant ones, patients, AUC with its interval over patients; also written, with the
-    predictions, to results/<profile>/transfer/<profile of source>/probe/ of `experiment`.
+    predictions, to results/<profile>/transfer/<profile of source>/probe/ of `experiment`. ValueError when both are of
+    the same patients.
     """
+    refuse_same_patients(experiment, source)
     learnt, met = (_Described.of(each, describe(each, executor)) for each in (source, experiment))
 
     def score(stage: str, cases: pd.DataFrame) -> np.ndarray:

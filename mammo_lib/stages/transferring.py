@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS
+from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, SAME_PATIENTS
 from mammo_lib.stages.archive import load, with_ids
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.stages.trainings import PREDICTION_COLUMNS, PREDICTIONS, cells, load_network
@@ -26,14 +26,26 @@ def transfer_folder(experiment: Experiment, source: Experiment, name: str) -> Pa
     return experiment.places.results(TRANSFER) / source.profile.name / name
 
 
+def refuse_same_patients(experiment: Experiment, source: Experiment) -> None:
+    """ValueError where those that `source` was trained on are among those that it would be applied to."""
+    here, there = experiment.profile, source.profile
+    if here.archive == there.archive or {here.source, there.source} <= set(SAME_PATIENTS):
+        raise ValueError(
+            f"profiles {here.name} and {there.name} are of the same patients, and some of them were trained on: name "
+            "two profiles of different archives"
+        )
+
+
 def transfer_cells(experiment: Experiment, source: Experiment) -> pd.DataFrame:
     """The networks of `source` (fold 0, its training seed), applied to every case of `experiment`, unseen.
 
     One row a cell: stage, network, initial, fitted_on, protocol, applied_to, cases, malignant, patients, auc with its
     interval over patients (auc_low, auc_high), note; a cell that is not trained has a note alone. Written to
     transfer_seed<seed>.csv in results/<profile>/transfer/<profile of source>/cells/, beside the predictions.
-    FileNotFoundError when no cell is trained; ValueError when a set has other sizes in the two profiles.
+    FileNotFoundError when no cell is trained; ValueError when a set has other sizes in the two profiles, or when both
+    are of the same patients.
     """
+    refuse_same_patients(experiment, source)
     first = [cell for cell in cells(source) if cell.fold == 0]
     trained = [cell for cell in first if (source.runs / cell.name / RECORD).exists()]
     if not trained:

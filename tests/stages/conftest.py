@@ -41,7 +41,7 @@ def exchange_labels() -> Callable[[stages.Experiment], stages.Experiment]:
     """Make of an experiment another one, whose data is the same with every label exchanged."""
 
     def exchange(run: stages.Experiment) -> stages.Experiment:
-        other = replace(run, profile=replace(run.profile, name="other"))
+        other = replace(run, profile=replace(run.profile, name="other", archive="other"))
         shutil.copytree(run.places.prepared, other.places.prepared)
         for name in ("cases", "globals", "patches"):
             path = other.places.prepared / f"{name}.csv"

@@ -11,7 +11,7 @@ import pytest
 
 from mammo_lib import stages
 from mammo_lib.evaluation import captions, checklist
-from mammo_lib.stages import exhibits, facts, page, pictures
+from mammo_lib.stages import exhibits, explanation, facts, page, pictures
 
 SECTIONS = [
     "In short",
@@ -139,12 +139,19 @@ def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
 def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experiment) -> None:
     rows = [("Grad-CAM", name, "all", 0.3, 0.2, 0.4, run.seed) for name in ("energy", "pointing", "iou")]
     columns = ["method", "measure", "group", "mean", "low", "high", "seed"]
-    path = run.results / "localisation.csv"
+    path, cases = run.results / "localisation.csv", run.results / "localisation_cases.csv"
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    predicted = pd.read_csv(run.results / "cells/G/resnet50_cbam/patch/fold0-seed0/predictions.csv")
+    test = predicted[predicted["part"] == "test"]
+    assert not explanation.is_measured(run), "of which cases is not known"
     try:
+        for missing in (1, 0):  # of one case nothing was measured
+            test.iloc[missing:].to_csv(cases, index=False)
+            assert explanation.is_measured(run) == (not missing)
         drawn = {path.name for path in stages.draw_everything(run)}
     finally:
         path.unlink()
+        cases.unlink()
     assert {"localisation.png", "localisation.pdf"} <= drawn
 
 

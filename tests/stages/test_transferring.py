@@ -27,7 +27,7 @@ def run(tmp_path, trained_home, monkeypatch):
 @pytest.fixture
 def other(run):
     """The same tables over the images in the opposite order."""
-    experiment = replace(run, profile=replace(run.profile, name="other"))
+    experiment = replace(run, profile=replace(run.profile, name="other", archive="other"))
     shutil.copytree(run.places.prepared, experiment.places.prepared)
     for name in ("patches", "globals"):
         path = experiment.places.prepared / f"{name}.npy"
