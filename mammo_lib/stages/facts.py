@@ -66,6 +66,10 @@ _DDSM_CITATION = (
     "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
     "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0)."
 )
+NO_SEEDS = (
+    "These intervals are over patients: they know nothing of what another training seed would give, and are not "
+    "corrected for how many there are."
+)
 OFFICIAL = {  # by source: whom "official" tests on, where that is not CBIS-DDSM's own test part
     "phantom": "the phantoms that were drawn as test patients",
     "table": "the test patients of the table's column official_split",
@@ -269,9 +273,46 @@ def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]
         values = [f"{metric} {shown[metric, 'Ours']}" for metric in ("Sensitivity", "Specificity", "Accuracy", "AUC")]
         found["performance"] = f"{name}, {shown['', 'Cases']} images: {', '.join(values)}; all others in the tables."
         runs = spread[(spread["network"] == network) & (spread["initial"] == initial)].iloc[0]
-        found["spread"] = f"Spread over {runs['folds']} fold(s) and {runs['seeds']} seed(s); centres are not recorded."
+        found["spread"] = (
+            f"AUC of its {runs['runs']} trainings ({runs['folds']} fold(s), {runs['seeds']} seed(s)): mean "
+            f"{runs['mean']:.3f}, {runs['least']:.3f} to {runs['most']:.3f}; centres are not recorded."
+            if runs["runs"] > 1
+            else "Not known: one fold, one seed; centres are not recorded."
+        )
     if is_measured(experiment):
         found["explanation"] = "Grad-CAM of every test image, measured against the lesion beside controls."
         told = "Shown as heat maps and measured" if (experiment.figures / "fig7_gradcam.png").exists() else "Measured"
         found["failures"] = f"{told} by group; why they fail is for a person to say."
     return found
+
+
+def answers(made: "dict[str, Table]") -> list[str]:
+    """What the tables of differences say, a sentence a question; none of a question that nothing could answer."""
+    from mammo_lib.evaluation.comparisons import QUESTIONS
+
+    asked = made["questions"].frame
+    known = [(told, asked[asked["question"] == question]) for question, told in QUESTIONS.items()]
+    birads = [made[name].frame for name in ("birads_P", "birads_G") if name in made]
+    if birads:
+        rows = pd.concat(birads)
+        rows = rows.assign(first=rows["network"] + " (" + rows["initial"] + ")", second="the radiologist's grade")
+        known.append(("As good as the radiologist's BI-RADS grade?", rows))
+    answered = [(told, rows[rows["difference"].notna()]) for told, rows in known]
+    found = [f"{told} {_differences(rows)}" for told, rows in answered if len(rows)]
+    return [*found, NO_SEEDS] if found else []
+
+
+def _differences(rows: pd.DataFrame) -> str:
+    """The one difference in AUC, or the least and the most of several and how many have an interval without 0."""
+    from mammo_lib.evaluation.export import with_interval
+
+    ordered = rows.sort_values("difference", ignore_index=True)
+    value = with_interval(ordered["difference"], ordered["low"], ordered["high"], "{:+.3f}")
+    named = ordered["first"] + " minus " + ordered["second"] + ", by " + ordered["unit"] + ": " + value
+    if len(ordered) == 1:
+        return f"Difference in AUC, {named[0]}."
+    above, below = int((ordered["low"] > 0).sum()), int((ordered["high"] < 0).sum())
+    return (
+        f"{len(ordered)} differences in AUC, {above} with an interval above 0, {below} below. "
+        f"Least: {named.iloc[0]}. Most: {named.iloc[-1]}."
+    )

@@ -35,7 +35,9 @@ PAPER_CITATION = (
 )
 OUR_CITATION = "This reproduction: CITATION.cff of the repository."
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
+IN_SHORT = ("aim", "protocol", "parts", "performance", "spread")
 FURTHER = ("birads", "added", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
+UNTESTED = "{} has no result on whole mammograms in this run: nothing here tells whether its printed AUC is reached."
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
 WHERE = ("localisation", "fig7_gradcam", "gradcam_contact_sheet")  # figures of Grad-CAM
 TRIED = ("candidates", "controls", "gates", "gates_first_steps", "probe/readings", "readings")
@@ -94,7 +96,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
     citations = (PAPER_CITATION, facts.CITATIONS[experiment.profile.source], OUR_CITATION)
     section = Exhibits(experiment, known, made, FIGURES | asked).section
     return [
-        section("In short", facts=("aim", "protocol", "parts", "performance", "spread")),
+        section("In short", prose=[*_tested(experiment, known), *facts.answers(made)]),
         section(
             "Data",
             facts=("flow", "preprocessing", "leakage", "checks"),
@@ -155,6 +157,13 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             links=[Link("the paper", PAPER)],
         ),
     ]
+
+
+def _tested(experiment: Experiment, known: Mapping[str, str]) -> list[str]:
+    """What was asked, of whom, and how the main network did; or that it was not tested."""
+    told = [known[name] for name in IN_SHORT if name in known]
+    untested = UNTESTED.format(NETWORK_LABELS[experiment.profile.main_network])
+    return told if "performance" in known else [*told, untested]
 
 
 def _networks(table: "export.Table") -> bool:

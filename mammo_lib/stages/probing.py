@@ -68,7 +68,8 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
 def choose_reading(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
     """AUC of each reading of an image by cross-validation within the training and validation patients; no test case.
 
-    Also written to results/<profile>/<protocol>/probe/readings.csv. config.Probe.reading says which one is used.
+    Over the pairs of one fold: log odds of two fits are not on one scale. Also written to
+    results/<profile>/<protocol>/probe/readings.csv. config.Probe.reading says which one is used.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -77,12 +78,13 @@ def choose_reading(experiment: Experiment, executor: Executor | None = None) -> 
     described = _Described.of(experiment, describe(experiment, executor))
     images = parts(experiment, "G").query("part != 'test' and fold == 0").reset_index(drop=True)
     samples = _samples(described, images["row"])
-    odds, cut = np.zeros((len(images), 2)), StratifiedGroupKFold(FOLDS, shuffle=True, random_state=DATA_SEED)
-    for train, rest in cut.split(images, images["label"], images["patient_id"]):
-        fitted = _fit_images(described, samples, images.iloc[train])
+    odds, fold = np.zeros((len(images), 2)), np.zeros(len(images), int)
+    cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=DATA_SEED)
+    for number, (train, rest) in enumerate(cut.split(images, images["label"], images["patient_id"])):
+        fitted, fold[rest] = _fit_images(described, samples, images.iloc[train]), number
         odds[rest] = [fitted.log_odds(*described[row]) for row in images["row"].iloc[rest]]
     rows = [
-        {"reading": name, "images": len(images), "auc": metrics.auc(images["label"], odds[:, used].mean(axis=1))}
+        {"reading": name, "images": len(images), "auc": metrics.auc(images["label"], odds[:, used].mean(axis=1), fold)}
         for name, used in READINGS.items()
     ]
     table = pd.DataFrame(rows)

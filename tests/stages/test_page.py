@@ -90,6 +90,26 @@ def test_facts_tell_of_networks_that_have_results_only(run: stages.Experiment) -
     assert checklist.fill(nothing).set_index(["guideline", "item"]).loc[("CLAIM 2024", "22"), "state"] == checklist.OPEN
 
 
+def test_each_question_has_a_sentence_with_its_extremes(run: stages.Experiment) -> None:
+    made = stages.evaluate(run)
+    cbam, *others = facts.answers(made)
+    rows = made["questions"].frame.query("question == 'CBAM' and difference.notna()")
+    least = rows.loc[rows["difference"].idxmin()]
+    assert f"{len(rows)} differences in AUC, {(rows['low'] > 0).sum()} with an interval above 0" in cbam
+    assert f"Least: {least['first']} minus {least['second']}, by {least['unit']}: {least['difference']:+.3f}" in cbam
+    told = " ".join(others)
+    assert "over random weights" in told
+    assert "over ImageNet" not in told, "nothing was trained from ImageNet"
+    assert "As good as the radiologist's BI-RADS grade?" in told
+
+
+def test_one_difference_is_not_called_least_and_most() -> None:
+    values = {"first": "a", "second": "b", "unit": "patch", "difference": 0.25, "low": 0.125, "high": 0.5}
+    assert (
+        facts._differences(pd.DataFrame([values])) == "Difference in AUC, a minus b, by patch: +0.250 [+0.125, +0.500]."
+    )
+
+
 def test_facts_and_figure_1_name_cbam_only_where_it_is(run: stages.Experiment) -> None:
     assert "one CBAM behind" in facts.facts(run, stages.evaluate(run))["model"]
     made = stages.evaluate(run)

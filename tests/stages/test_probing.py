@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,21 @@ def test_the_choice_of_a_reading_looks_at_no_test_case(run, monkeypatch):
     assert set(seen).isdisjoint(test)
     assert table["images"].eq(views - len(test)).all()
     assert table.loc["both", "auc"] == 1
+
+
+def test_the_choice_of_a_reading_ranks_no_fit_against_another(run, monkeypatch):
+    """Each fit puts malignant images above benign ones, and all of its images far from those of the fit before."""
+    views, fits = stages.load(run, "G")[1], iter(range(0, 200, 100))
+
+    def fit(*_: object) -> SimpleNamespace:
+        level = next(fits)
+        return SimpleNamespace(log_odds=lambda row: (level + views["label"][row],) * 2)
+
+    monkeypatch.setattr(probing, "_fit_images", fit)
+    monkeypatch.setattr(probing._Described, "__getitem__", lambda self, row: (row,))
+    monkeypatch.setattr(probing, "_samples", lambda *_: {})
+    monkeypatch.setattr(probing, "FOLDS", 2)
+    assert stages.choose_reading(run)["auc"].eq(1).all()
 
 
 def test_a_probe_of_one_set_applied_to_another_knows_none_of_its_labels(run, exchange_labels):
