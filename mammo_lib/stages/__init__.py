@@ -9,6 +9,7 @@ from mammo_lib.stages.answers import overview
 from mammo_lib.stages.archive import Archive, integrity, lesion_boxes, load, parts, prepare, read_archive, split
 from mammo_lib.stages.attention import first_steps, gates
 from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
+from mammo_lib.stages.exhibits import captioned
 from mammo_lib.stages.experiment import Experiment, check, describe_environment, executor, forget
 from mammo_lib.stages.explanation import draw_explanations, explain, localisation_tables
 from mammo_lib.stages.fetching import download
@@ -26,6 +27,7 @@ __all__ = [
     "Archive",
     "Experiment",
     "audit",
+    "captioned",
     "cells",
     "check",
     "choose_reading",

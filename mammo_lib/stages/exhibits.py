@@ -3,7 +3,7 @@
 A name whose file is not there gives nothing: a step that has not been run leaves its place empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ import pandas as pd
 from mammo_lib.stages.experiment import IDS, Experiment, map_results
 
 if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
     from mammo_lib.evaluation import export
     from mammo_lib.evaluation.report import Link, Picture, Section, Table
 
@@ -97,6 +99,24 @@ class Exhibits:
         results = self.experiment.results, map_results(self.experiment)
         folders = *results, places.root / "results" / "published", places.prepared
         return [folder / name for folder in folders if (folder / name).exists()][:1]
+
+
+def captioned(name: str, frame: pd.DataFrame) -> "Styler":
+    """A stored table for a notebook, as the report has it: under its caption, with headings in words.
+
+    name: that of its file, without the ending; KeyError for a table that has no caption.
+    """
+    from mammo_lib.evaluation.captions import TABLES
+
+    told = TABLES[name]
+    shown = frame.rename(columns=lambda column: column.replace("_", " ")).astype(object)
+    forms = dict.fromkeys(shown, "{:.3f}") | dict(told.formats or {})
+
+    def number(form: str) -> Callable[[object], str]:
+        return lambda value: form.format(value) if isinstance(value, float) else str(value)
+
+    styled = shown.style.format({column: number(forms[column]) for column in shown}, na_rep="")
+    return styled.set_caption(f"{told.caption} {told.note}".strip()).hide(axis="index")
 
 
 def printed(table: "export.Table") -> "Table":

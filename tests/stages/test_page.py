@@ -103,6 +103,17 @@ def test_each_question_has_a_sentence_with_its_extremes(run: stages.Experiment) 
     assert "As good as the radiologist's BI-RADS grade?" in told
 
 
+def test_a_stored_table_is_shown_in_a_notebook_with_its_caption_and_decimals() -> None:
+    frame = pd.DataFrame({"table": ["Table 1", "Table 1"], "chance": [0.00211, None], "all_cut": [3, 0]})
+    page = exhibits.captioned("hypotheses", frame).to_html()
+    assert "Named test sets and the rows they explain." in page
+    assert re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page) == [
+        *("table", "chance", "all cut"),
+        *("Table 1", "0.0021", "3"),
+        *("Table 1", "", "0"),
+    ]
+
+
 def test_one_difference_is_not_called_least_and_most() -> None:
     values = {"first": "a", "second": "b", "unit": "patch", "difference": 0.25, "low": 0.125, "high": 0.5}
     assert (
