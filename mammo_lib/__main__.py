@@ -70,12 +70,15 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--workers", type=int, default=0, help="worker processes (0: none, in this process)")
             step.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead")
         if name in ("probe", "map"):
-            step.add_argument("--learnt-on", metavar="PROFILE", help="fit it on this profile's official training part")
+            either = step.add_mutually_exclusive_group()
+            text = "fit it on this profile's official training part"
+            either.add_argument("--learnt-on", metavar="PROFILE", help=text)
         if name == "transfer":
             text = "whose networks of the official protocol are applied"
             step.add_argument("--learnt-on", metavar="PROFILE", required=True, help=text)
         if name == "probe":
-            step.add_argument("--choose", action="store_true", help="compare its readings by cross-validation instead")
+            text = "compare its readings by cross-validation instead"
+            either.add_argument("--choose", action="store_true", help=text)
         if name in ("check", "integrity", "prepare", "notebook"):
             text = "go on without files that are missing and masses that cannot be cut"
             step.add_argument("--allow-partial", action="store_true", help=text)

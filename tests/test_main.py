@@ -208,3 +208,9 @@ def test_preparing_splitting_and_auditing_import_no_torch(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     masses, patches = map(int, done.stdout.split())
     assert patches == 4 * masses
+
+
+def test_the_probe_is_not_asked_two_things_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        shell.parser().parse_args(["probe", "--choose", "--learnt-on", "reduced"])
+    assert "not allowed with argument --choose" in capsys.readouterr().err

@@ -132,7 +132,7 @@ def swapped_cells(table: pd.DataFrame, descriptions: pd.DataFrame, root: Path) -
     masses = descriptions["image_id"] + "_" + descriptions["abnormality_id"]
     claimed = dict(zip(masses, _cell_numbers(descriptions), strict=True))
     swapped = []
-    for row in cases.records(table[table["mask_path"] != ""]):
+    for row in cases.records(table[(table["mask_path"] != "") & table["mass_id"].isin(list(claimed))]):
         crop, mask = claimed[row["mass_id"]]
         if crop != mask and instance_number(root / row["mask_path"]) != mask:
             swapped.append(row["mass_id"])

@@ -11,12 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Ranges = tuple[Integers, Integers, Integers]
 
 CONVENTIONS = ("rounding", "truncation", "either")  # "rounding": half up or half to even; "either": each number its own
 FIELDS = ("sensitivity", "specificity", "accuracy")
@@ -93,19 +95,21 @@ def fits(row: PrintedRow, bound: int = BOUND, convention: str = "either") -> Int
     Complete: TP and TN each run over an interval of integers, so TP + TN runs over one too, and it must meet the
     interval that prints the accuracy.
     """
-    totals = np.arange(1, bound + 1, dtype=np.int64)
-    return _fits_among(row, totals, totals, convention)
+    hits, clear = (_possible_up_to(text, bound, convention) for text in (row.sensitivity, row.specificity))
+    return _meeting(row.accuracy, hits, clear, convention)
 
 
 def explains(row: PrintedRow, malignant: int, benign: int, convention: str = "either") -> bool:
     """Whether a test set of this size can have printed the row."""
-    return len(_fits_among(row, np.array([malignant]), np.array([benign]), convention)) > 0
+    hits = _possible(row.sensitivity, np.array([malignant]), convention)
+    clear = _possible(row.specificity, np.array([benign]), convention)
+    return len(_meeting(row.accuracy, hits, clear, convention)) > 0
 
 
-def _fits_among(row: PrintedRow, malignant: Integers, benign: Integers, convention: str) -> Integers:
-    malignant, hits_low, hits_high = _possible(row.sensitivity, malignant, convention)
-    benign, clear_low, clear_high = _possible(row.specificity, benign, convention)
-    low, high = counts_that_print(row.accuracy, np.add.outer(malignant, benign), convention)
+def _meeting(accuracy: str, hits: Ranges, clear: Ranges, convention: str) -> Integers:
+    """Pairs of totals with counts among the `hits` and the `clear` whose sum prints as the accuracy."""
+    (malignant, hits_low, hits_high), (benign, clear_low, clear_high) = hits, clear
+    low, high = counts_that_print(accuracy, np.add.outer(malignant, benign), convention)
     low, high = (
         np.maximum(low, np.add.outer(hits_low, clear_low)),
         np.minimum(high, np.add.outer(hits_high, clear_high)),
@@ -114,12 +118,19 @@ def _fits_among(row: PrintedRow, malignant: Integers, benign: Integers, conventi
     return np.stack([malignant[first], benign[second]], axis=1)
 
 
-def _possible(text: str, totals: Integers, convention: str) -> tuple[Integers, Integers, Integers]:
+@cache  # a simulation draws the same endings of the same numbers over and over
+def _possible_up_to(text: str, bound: int, convention: str) -> Ranges:
+    return _possible(text, np.arange(1, bound + 1, dtype=np.int64), convention)
+
+
+def _possible(text: str, totals: Integers, convention: str) -> Ranges:
+    """The totals of which some share prints as `text`, and for each the lowest and highest count."""
     low, high = counts_that_print(text, totals, convention)
     kept = low <= high
     return totals[kept], low[kept], high[kept]
 
 
+@cache  # a simulation asks it of the same rows for every table it draws
 def malignant_share(row: PrintedRow, convention: str = "either") -> tuple[Fraction, Fraction] | None:
     """Lowest and highest share of malignant cases the row allows at any sample size; None if it allows none.
 

@@ -12,6 +12,7 @@ Knows printed rows only.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,7 @@ def _random_digits(row: audit.PrintedRow, digits: int) -> int:
     return max(1, min([digits, *(count - 1 for count in decimals)]))
 
 
+@cache  # asked of every test set for every other: of the same row and size again and again
 def fit_chance(row: audit.PrintedRow, malignant: int, benign: int, convention: str, digits: int = DIGITS) -> float:
     """Probability under the null that (P, N) can print the row's sensitivity and specificity (accuracy not counted).
 

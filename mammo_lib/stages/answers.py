@@ -25,7 +25,7 @@ from mammo_lib.config import (
     get_profile,
 )
 from mammo_lib.stages.comparison import predictions, setting_of, trained_seeds
-from mammo_lib.stages.experiment import Experiment, extra_file
+from mammo_lib.stages.experiment import Experiment
 from mammo_lib.stages.trainings import RECORD
 
 if TYPE_CHECKING:
@@ -68,12 +68,14 @@ def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
     the first. FileNotFoundError when no profile has results.
     """
     ours: list[dict[str, Any]] = []
+    official: list[tuple[Profile, Mapping[int, Results]]] = []
     for profile in profiles:
         trained = {name: _trained(profile, name) for name in (OFFICIAL, STRICT, LOOSE)}
         for protocol, seeds in trained.items():
             ours += _asked(profile, protocol, seeds)
         ours += _splits(profile, trained)
-    ours += _sizes(profiles)
+        official.append((profile, trained[OFFICIAL]))
+    ours += _sizes(official)
     if not ours:
         results = paths.repository() / "results"
         raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train one")
@@ -175,7 +177,7 @@ def _splits(profile: Profile, trained: "Mapping[str, Mapping[int, Results]]") ->
             }
 
 
-def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
+def _sizes(official: "Sequence[tuple[Profile, Mapping[int, Results]]]") -> Iterator[dict[str, Any]]:
     """What a smaller whole mammogram costs our probe: the largest size of a source minus each smaller one.
 
     The probe, as its settings are the same at every size and nothing in it is random; patches would differ in their
@@ -187,11 +189,11 @@ def _sizes(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
 
     probe = "G", PROBE, EXTRA_INITIAL
     found: dict[str, dict[int, tuple[Experiment, pd.DataFrame]]] = {}
-    for profile in profiles:
-        experiment = Experiment(profile, OFFICIAL, seed=0)
-        if extra_file(experiment, PROBE, "G").exists():
+    for profile, trained in official:
+        cases = trained.get(0, {}).get(probe)
+        if cases is not None:
             of_source = found.setdefault(profile.source, {})
-            of_source.setdefault(profile.size("G"), (experiment, predictions(experiment)[probe]))
+            of_source.setdefault(profile.size("G"), (Experiment(profile, OFFICIAL, seed=0), cases))
     for of_source in found.values():
         largest, *smaller = sorted(of_source, reverse=True)
         experiment, best = of_source[largest]

@@ -1,7 +1,6 @@
-"""From an archive to sets P and G and their splits (2.1, 2.2), with the pictures that show them."""
+"""From an archive to sets P and G and their splits (2.1, 2.2)."""
 
 import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
@@ -83,8 +82,6 @@ def _assure_phantoms(experiment: Experiment) -> None:
     wanted = {"phantom": settings, "seed": DATA_SEED}
     if settings is None or paths.is_done(root / phantom.RECORD, wanted):
         return
-    if root.exists():  # left from before it had a record
-        shutil.rmtree(root)
     phantom.write_archive(root, settings, DATA_SEED)
 
 

@@ -1,4 +1,4 @@
-"""Predictions -> the paper's tables beside the printed ones, baselines, paired questions, curves; and the audit.
+"""Predictions -> the paper's tables beside the printed ones, baselines, paired questions, curves.
 
 Reads results/<profile>/<protocol>/ alone: no image, no network, no torch.
 """

@@ -91,7 +91,7 @@ def is_measured(experiment: Experiment) -> bool:
 
 
 def _explained_cells(experiment: Experiment) -> "list[Cell]":
-    """The profile's main network on G, from patch weights, in every fold: the paper's own cell, where it is trained."""
+    """The profile's main network on G, in every fold: the paper's own, from patch weights, where it is trained."""
     profile = experiment.profile
     return cells(experiment, f"G/{profile.main_network}/{profile.main_initial['G']}/*")
 

@@ -210,7 +210,7 @@ def _records(experiment: Experiment) -> dict[str, str]:
         shares = [f"{row.stage}: {row.with_relative} of {row.test_cases}" for row in leaks.itertuples()]
         found["leakage"] = f"Test cases whose patient is in training: {'; '.join(shares)}."
     if (results / "integrity.csv").exists():
-        found["checks"] = _checks(pd.read_csv(results / "integrity.csv"))
+        found["checks"] = _checks(pd.read_csv(results / "integrity.csv", dtype=str, keep_default_na=False))
     if (prepared / "problems.csv").exists():
         found["missing"] = _set_aside(prepared / "problems.csv")
         if "flow" in found:
@@ -223,9 +223,10 @@ def _records(experiment: Experiment) -> dict[str, str]:
 
 
 def _checks(checks: pd.DataFrame) -> str:
-    """How many there are, and by name those that are not as expected."""
+    """How many there are, and by name those that are not as expected; all of it text, as in the file: what was found
+    may be that it was not looked for."""
     others = checks[~checks["verdict"].isin(["as expected", "noted"])]
-    named = [f"{row.name} ({row.expected:g}, found {row.found:g})" for row in others.itertuples()]
+    named = [f"{row.name} ({row.expected}, found {row.found})" for row in others.itertuples()]
     fine = f"Named checks of the archive: {len(checks)}; as expected or only noted: {len(checks) - len(others)}."
     return f"{fine} Not: {'; '.join(named)}." if named else fine
 

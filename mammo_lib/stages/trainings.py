@@ -426,14 +426,16 @@ def kept_epochs(experiment: Experiment, stage: str) -> pd.DataFrame:
 
 
 def draw_learning_curves(experiment: Experiment, stage: str) -> list[Path]:
-    """Loss and accuracy over epochs of every network of a stage, a line for each kind of initial weights (fold 0)."""
+    """Loss and accuracy over epochs of every network of a stage, a line for each kind of initial weights, of one fold:
+    the first that has any."""
     from mammo_lib.evaluation import figures, figures_curves
 
     table = histories(experiment, stage)
-    first = table[table["cell"].str.contains("/fold0-")]
+    folds = table["cell"].map({cell.name: cell.fold for cell in cells(experiment)})
+    first = table[folds == folds.min()]
     curves = {
         str(network): {str(initial): run for initial, run in runs.groupby("initial")}
         for network, runs in first.groupby("network", sort=False)
     }
-    data = f"{experiment.sentence}, fold 0"
+    data = f"{experiment.sentence}, fold {folds.min()}"
     return figures.save(figures_curves.learning_curves(curves, data), experiment.figures, f"curves_{stage}")

@@ -29,7 +29,7 @@ UNCHANGED = Augmentation(0.0, 0.0, (0.0, 0.0), (1.0, 1.0), (0.0, 0.0))
 
 
 def tune(experiment: Experiment, executor: Executor | None = None) -> pd.DataFrame:
-    """Train the main network on G, from its P cell, with each of config.GLOBAL_CANDIDATES; also candidates.csv.
+    """Train the main network on G, from its own initial weights, with each of config.GLOBAL_CANDIDATES; candidates.csv.
 
     One row a candidate: what it changes, how far its training loss fell, and the validation accuracy and AUC of the
     epoch that would be kept. Histories go to results/<profile>/<protocol>/candidates/. What is done is skipped. The

@@ -288,6 +288,10 @@ def test_cells_that_call_the_crop_the_mask(layout, write_archive, tmp_path):
         table, problems = cbis_ddsm.case_table(root)
         descriptions = cbis_ddsm.read_descriptions(cbis_ddsm.find_descriptions(root))
         assert cbis_ddsm.swapped_cells(table, descriptions, root) == expected
+        own = table.assign(mass_id=table["mass_id"].where(table.index > 0, "mine"))  # no description knows it
+        assert cbis_ddsm.swapped_cells(own, descriptions, root) == [
+            mass for mass in expected if mass in set(own["mass_id"])
+        ]
         assert problems.empty  # the header says what the file is: nothing to repair
 
 

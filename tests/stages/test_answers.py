@@ -188,6 +188,10 @@ def test_sizes_are_compared_on_the_same_images(profile: Profile, copy: Profile) 
         shutil.rmtree(stages.Experiment(other, "official", 0).results / "cells")
     pd.testing.assert_frame_equal(answers.compared(sized).query("question == 'input size'").set_index("line"), found)
     assert "input size" not in set(answers.compared([sized[0], replace(sized[1], source="other")])["question"])
+    record = stages.Experiment(sized[2], "official", 0).results / PROBE / "run.json"
+    paths.write_json(record, {"settings": {"probe": {"focus": 0.5}}})  # made otherwise than the profile says now
+    left = answers.compared(sized).query("question == 'input size'")["line"]
+    assert list(left) == ["160 minus 96 pixels (copy-96)"]
 
 
 def test_the_command_writes_the_table_and_the_figure(

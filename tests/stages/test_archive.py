@@ -194,3 +194,14 @@ def test_a_source_without_a_reader_is_refused_by_name(experiment: stages.Experim
     unknown = replace(experiment, profile=replace(experiment.profile, source="flat"))
     with pytest.raises(ValueError, match="'flat' has no reader"):
         archive.read_archive(unknown)
+
+
+def test_a_folder_of_someone_elses_is_not_taken_for_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    mine = experiment.places.archive / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    with pytest.raises(FileExistsError, match="there is something here already"):
+        stages.read_archive(experiment)
+    assert mine.read_text() == "kept"

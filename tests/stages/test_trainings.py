@@ -14,6 +14,7 @@ import torch
 from torchvision.models import vgg
 
 from mammo_lib import paths, stages
+from mammo_lib.evaluation import figures, figures_curves
 from mammo_lib.models import networks
 from mammo_lib.stages import trainings
 from mammo_lib.training import loop
@@ -343,3 +344,19 @@ def test_the_epoch_that_is_kept_is_that_of_the_checkpoint(tmp_path: Path, monkey
     folder.mkdir(parents=True)
     history.to_csv(folder / "history.csv", index=False)
     assert stages.kept_epochs(experiment, "P")["epoch"].tolist() == [2]
+
+
+def test_learning_curves_are_of_the_first_fold_that_has_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment, drawn = stages.Experiment.of("tiny", "grouped_cv", 0), []
+    monkeypatch.setattr(figures_curves, "learning_curves", lambda curves, data: drawn.append((curves, data)))
+    monkeypatch.setattr(figures, "save", lambda *_: [])
+    for fold, loss in ((2, 0.2), (1, 0.1)):
+        (cell,) = stages.cells(experiment, f"P/resnet50/scratch/fold{fold}-*")
+        folder = experiment.results / "cells" / cell.name
+        folder.mkdir(parents=True)
+        pd.DataFrame({"epoch": [1], "train_loss": [loss]}).to_csv(folder / "history.csv", index=False)
+    stages.draw_learning_curves(experiment, "P")
+    ((curves, data),) = drawn
+    assert [run["train_loss"].tolist() for runs in curves.values() for run in runs.values()] == [[0.1]]
+    assert data.endswith("fold 1")
