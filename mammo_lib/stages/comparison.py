@@ -30,8 +30,12 @@ def predictions(experiment: Experiment) -> "Results":
     Column `fold` keeps the folds apart: the validation cases of one are test cases of another, and the scores of two
     networks have no common scale.
     """
+    return _whole(experiment, _runs(experiment))
+
+
+def _whole(experiment: Experiment, runs: "Runs") -> "Results":
     frames: dict[tuple[str, str, str], list[pd.DataFrame]] = {}
-    for (stage, network, initial, _, _), frame in _runs(experiment).items():
+    for (stage, network, initial, _, _), frame in runs.items():
         frames.setdefault((stage, network, initial), []).append(frame)
     folds = len({cell.fold for cell in cells(experiment)})
     return {key: pd.concat(found, ignore_index=True) for key, found in frames.items() if len(found) == folds}
@@ -97,12 +101,13 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
     """
     from mammo_lib.evaluation import added, comparisons, export, scores, tables
 
-    results, setting = predictions(experiment), setting_of(experiment)
-    seeds = trained_seeds(experiment)
-    every_seed = {key: run for other in seeds for key, run in _runs(other).items()}
+    read = {experiment.seed: _runs(experiment)}  # first, or its absence would not be told
+    read |= {other.seed: _runs(other) for other in trained_seeds(experiment) if other.seed != experiment.seed}
+    of_seeds = {seed: _whole(experiment, read[seed]) for seed in sorted(read)}
+    every_seed = {key: run for seed in of_seeds for key, run in read[seed].items()}
+    results, setting = of_seeds[experiment.seed], setting_of(experiment)
     made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
-    if len(seeds) > 1:
-        of_seeds = {other.seed: predictions(other) for other in seeds}
+    if len(of_seeds) > 1:
         made["questions_seeds"] = comparisons.over_seeds(of_seeds, setting)
     for number, stage in enumerate(experiment.profile.main_initial, start=1):
         baselines = _baselines(experiment, stage)
@@ -120,7 +125,11 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         made[f"intervals_{stage}"] = scores.intervals(stage, results, setting)
         made[f"spread_{stage}"] = scores.spread(stage, every_seed, setting)
     others = {name: replace(experiment, protocol=name) for name in PROTOCOLS}
-    finished = {name: predictions(other) for name, other in others.items() if _any_run(other)}
+    finished = {
+        name: results if name == experiment.protocol else predictions(other)
+        for name, other in others.items()
+        if _any_run(other)
+    }
     if len(finished) > 1:
         made["protocols"] = comparisons.protocols(finished, setting)
     passing = {"protocols", "questions_seeds", *(f"{name}_{stage}" for name in ("birads", "added") for stage in "PG")}
