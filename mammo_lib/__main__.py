@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mammo_lib.config import PROFILES, PROTOCOLS
@@ -102,27 +103,51 @@ def run(arguments: argparse.Namespace) -> int:
             parameters["allow_partial"] = True
         notebooks.execute(arguments.name, parameters, experiment.places.runs(arguments.protocol) / "notebooks")
         return 0
-    if arguments.step in WITH_WORKERS:
-        small_jobs = arguments.step in ("download", "prepare", "probe")
-        with stages.executor(arguments.workers, arguments.dask, small_jobs) as executor:
-            return _run_on(executor, arguments, experiment)
     if arguments.step == "is-current":
         return int(not stages.is_current(experiment))
-    if arguments.step == "map" and arguments.learnt_on:
-        print(_text(stages.transfer_map(experiment, _learnt_on(arguments))))
-        return 0
-    if arguments.step == "transfer":
-        print(_text(stages.transfer_cells(experiment, _learnt_on(arguments))))
-        return 0
-    simple: dict[str, Callable[[stages.Experiment], object]] = {
+    workers, address = getattr(arguments, "workers", 0), getattr(arguments, "dask", None)
+    small_jobs = arguments.step in ("download", "prepare", "probe")
+    with stages.executor(workers, address, small_jobs) as executor:
+        if arguments.step == "train":
+            return _train(experiment, arguments.cells, executor)
+        result = _steps(arguments, executor)[arguments.step](experiment)
+    if result is not None:
+        print(_told(arguments.step, result, experiment))
+    return 0
+
+
+def _train(experiment: "Experiment", pattern: str, executor: "Executor | None") -> int:
+    from mammo_lib import stages
+    from mammo_lib.training.experiments import UNFINISHED
+
+    outcomes = stages.train(experiment, pattern=pattern, executor=executor)
+    nothing = outcomes[~outcomes.state.isin(("done", "skipped"))]
+    print("; ".join(f"{count} {state}" for state, count in Counter(outcomes.state).items()))
+    for _, cell, state, message in nothing.itertuples():
+        print(f"{state}: {cell}: {message}")
+    return int(outcomes.state.isin(UNFINISHED).any())
+
+
+def _steps(arguments: argparse.Namespace, executor: "Executor | None") -> "dict[str, Callable[[Experiment], object]]":
+    """What each step does that needs no more than an experiment and prints what comes of it."""
+    from mammo_lib import stages
+
+    steps: dict[str, Callable[[Experiment], object]] = {
         "check": stages.check,
         "integrity": stages.integrity,
+        "download": lambda of: stages.download(of, executor, arguments.stream, arguments.yes),
+        "prepare": partial(stages.prepare, executor=executor),
         "split": stages.split,
+        "probe": partial(
+            stages.choose_reading if getattr(arguments, "choose", False) else stages.probe, executor=executor
+        ),
+        "map": stages.map_masses,
+        "tune": partial(stages.tune, executor=executor),
         "controls": stages.controls,
         "gates": lambda of: f"{_text(stages.first_steps(of))}\n{_text(stages.gates(of))}",
-        "map": stages.map_masses,
         "status": stages.status,
         "evaluate": stages.evaluate,
+        "explain": partial(stages.explain, executor=executor),
         "figures": stages.draw_everything,
         "audit": stages.audit,
         "overview": stages.overview,
@@ -130,45 +155,14 @@ def run(arguments: argparse.Namespace) -> int:
         "remember": stages.remember,
         "forget": stages.forget,
     }
-    result = simple[arguments.step](experiment)
-    if result is not None:
-        print(_told(arguments.step, result, experiment))
-    return 0
-
-
-def _run_on(executor: "Executor | None", arguments: argparse.Namespace, experiment: "Experiment") -> int:
-    from mammo_lib import stages
-
-    if arguments.step == "train":
-        from mammo_lib.training.experiments import UNFINISHED
-
-        outcomes = stages.train(experiment, pattern=arguments.cells, executor=executor)
-        nothing = outcomes[~outcomes.state.isin(("done", "skipped"))]
-        print("; ".join(f"{count} {state}" for state, count in Counter(outcomes.state).items()))
-        for _, cell, state, message in nothing.itertuples():
-            print(f"{state}: {cell}: {message}")
-        return int(outcomes.state.isin(UNFINISHED).any())
-    if arguments.step == "download":
-        print(stages.download(experiment, executor, arguments.stream, arguments.yes))
-        return 0
-    if arguments.step == "probe" and arguments.learnt_on:
-        print(_text(stages.transfer_probe(experiment, _learnt_on(arguments), executor)))
-        return 0
-    choose = arguments.step == "probe" and arguments.choose
-    others: dict[str, Callable[[stages.Experiment, Executor | None], object]] = {
-        "prepare": stages.prepare,
-        "explain": stages.explain,
-        "probe": stages.choose_reading if choose else stages.probe,
-        "tune": stages.tune,
-    }
-    print(_told(arguments.step, others[arguments.step](experiment, executor), experiment))
-    return 0
-
-
-def _learnt_on(arguments: argparse.Namespace) -> "Experiment":
-    from mammo_lib import stages
-
-    return stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
+    if getattr(arguments, "learnt_on", None):
+        source = stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
+        steps |= {
+            "probe": partial(stages.transfer_probe, source=source, executor=executor),
+            "map": partial(stages.transfer_map, source=source),
+            "transfer": partial(stages.transfer_cells, source=source),
+        }
+    return steps
 
 
 def _told(step: str, result: Any, experiment: "Experiment") -> str:

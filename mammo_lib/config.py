@@ -108,6 +108,9 @@ GLOBAL_CANDIDATES = {
 }
 
 
+CELL = 16  # pixels: the step of VGG16 after its fourth pooling, in which probe and mass map see an image
+
+
 @dataclass(frozen=True)
 class Probe:
     """Beyond the paper, all ours: logistic regressions on what a frozen ImageNet VGG16 sees, see training/probe.py.

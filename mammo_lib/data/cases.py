@@ -48,6 +48,7 @@ COLUMNS = (
     "source",
 )
 CROP_PATH = "crop_path"
+PATHS = ["image_path", "mask_path", CROP_PATH]
 ASPECT = "aspect"
 PROBLEM_COLUMNS = ("id", "stage", "file", "reason")
 NOTE = "note"  # stage of a row that tells of a repair or an oddity: nothing was set aside
@@ -205,7 +206,7 @@ def check(frame: pd.DataFrame, where: str) -> None:
     for column, allowed in ALLOWED.items():
         known = ", ".join(value or "blank" for value in allowed)
         _refuse(~text[column].isin(allowed), text, column, f"must be one of: {known}", where)
-    for column in [name for name in ("image_path", "mask_path", CROP_PATH) if name in text]:
+    for column in text.columns.intersection(PATHS):
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
     _check_box_values(text, where)
     of_image = ["patient_id", "side", "view", "image_path", "official_split"]
@@ -228,6 +229,11 @@ def check(frame: pd.DataFrame, where: str) -> None:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table, each as a mapping from column to value."""
     return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
+
+
+def files(table: pd.DataFrame) -> list[str]:
+    """Every file that a case table names, once, in order."""
+    return sorted(set(table[table.columns.intersection(PATHS)].to_numpy().ravel()) - {""})
 
 
 def leaves_archive(path: str) -> bool:

@@ -25,10 +25,24 @@ from mammo_lib.data.archive_layouts import (
 )
 from mammo_lib.data.images import ImageError
 
-__all__ = ["case_table", "find_descriptions", "read_descriptions", "recognise", "swapped_cells"]
+__all__ = [
+    "case_table",
+    "find_descriptions",
+    "of_case_table",
+    "read_descriptions",
+    "recognise",
+    "swapped_cells",
+]
 
 MASS_TABLES = (TABLES["mass", "train"], TABLES["mass", "test"])
 LABELS = {"MALIGNANT": 1, "BENIGN": 0, NO_CALLBACK: 0}
+NAMES = {  # of the case table
+    "left_or_right_breast": "side",
+    "image_view": "view",
+    "breast_density": "density",
+    "mass_shape": "shape",
+    "mass_margins": "margins",
+}
 SPLITS = {"Training": "train", "Test": "test"}  # as the first folder of a path cell names them
 
 # What the notes on a mass say; data/integrity.py counts them.
@@ -79,17 +93,17 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     for file in files:
         by_patient[file.patient].append(file)
     rows, missing = [], []
-    for description in cases.records(descriptions):
-        mass_id = f"{description['image_id']}_{description['abnormality_id']}"
+    known = cases.records(of_case_table(descriptions, "cbis_ddsm"))
+    for description, row in zip(cases.records(descriptions), known, strict=True):
+        mass_id = row["mass_id"]
         try:
             pictures = _pictures(description["key"], description["abnormality_id"], by_patient, root, allow_partial)
         except Incomplete as error:
             missing.append(cases.problem(mass_id, "match", "", str(error)))
             continue
-        rows.append(_row(mass_id, description, pictures))
+        rows.append(row | _paths(pictures))
         problems += [cases.problem(mass_id, cases.NOTE, pictures.image.path, note) for note in pictures.notes]
-    labelled = descriptions.assign(mass_id=descriptions["image_id"] + "_" + descriptions["abnormality_id"])
-    missing += cases.label_unknown(cases.records(labelled), missing)
+    missing += cases.label_unknown(cases.records(descriptions), missing)
     cases.require_complete(missing, len(descriptions), root, allow_partial, _refused(problems))
     gone = {row["id"] for row in missing}
     return cases.table([row for row in rows if row["mass_id"] not in gone], str(root)), cases.problem_table(
@@ -109,9 +123,9 @@ def find_descriptions(root: Path, allow_partial: bool = False) -> list[Path]:
 def read_descriptions(csv_paths: Sequence[Path]) -> pd.DataFrame:
     """Official case descriptions (mass or calc) as one table of text, column names with underscores, cells stripped.
 
-    Adds `key` ("Mass-Training_P_00001_LEFT_CC"), `image_id`, `label` (int, 1 = malignant), `official_split`, `csv`
-    (file name) and `row` (2 is the first below the header). ValueError naming file, row and column for what is not
-    understood or is there twice.
+    Adds `key` ("Mass-Training_P_00001_LEFT_CC"), `image_id`, `mass_id`, `label` (int, 1 = malignant),
+    `official_split`, `csv` (file name) and `row` (2 is the first below the header). ValueError naming file, row and
+    column for what is not understood or is there twice.
     """
     descriptions = pd.concat([_read_one(path) for path in csv_paths], ignore_index=True).fillna("")
     for _, same in descriptions.groupby(["key", "abnormality_id"]):
@@ -123,14 +137,19 @@ def read_descriptions(csv_paths: Sequence[Path]) -> pd.DataFrame:
     return descriptions
 
 
+def of_case_table(descriptions: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The official rows under the case table's column names, without files and boxes."""
+    table = descriptions.rename(columns=NAMES).assign(source=source)
+    return table[[column for column in cases.COLUMNS if column in table]]
+
+
 def swapped_cells(table: pd.DataFrame, descriptions: pd.DataFrame, root: Path) -> list[str]:
     """mass_id of every mass in `table` (the case table of `root`) whose CSV row names its crop as the mask.
 
     The cells end in 000000.dcm or 000001.dcm: the first or second file of a series, whatever its name is today. Pairs
     that lie in two series have nothing to swap. ImageError when a header cannot be read.
     """
-    masses = descriptions["image_id"] + "_" + descriptions["abnormality_id"]
-    claimed = dict(zip(masses, _cell_numbers(descriptions), strict=True))
+    claimed = dict(zip(descriptions["mass_id"], _cell_numbers(descriptions), strict=True))
     swapped = []
     for row in cases.records(table[(table["mask_path"] != "") & table["mass_id"].isin(list(claimed))]):
         crop, mask = claimed[row["mass_id"]]
@@ -161,6 +180,7 @@ def _read_one(path: Path) -> pd.DataFrame:
     _refuse(~table["abnormality_id"].str.fullmatch(r"[0-9]+"), table, path, "abnormality_id", "is not a number")
     table["label"] = table["pathology"].map(LABELS).astype("int64")
     table["image_id"] = table["patient_id"] + "_" + table["left_or_right_breast"] + "_" + table["image_view"]
+    table["mass_id"] = table["image_id"] + "_" + table["abnormality_id"]
     table["key"] = table["image_file_path"].str.split("/").str[0]
     key = table["key"].str.extract(r"^(?P<kind>Mass|Calc)-(?P<split>Training|Test)_").fillna("")
     expected = key["kind"] + "-" + key["split"] + "_" + table["image_id"]
@@ -231,24 +251,10 @@ def _kind(part: ArchiveFile, image: ArchiveFile, root: Path) -> str:
     return MASK if masks.is_mask(root / part.path) else CROP
 
 
-def _row(mass_id: str, description: Mapping[str, str], pictures: Pictures) -> dict[str, object]:
+def _paths(pictures: Pictures) -> dict[str, str]:
     return {
-        "mass_id": mass_id,
-        "image_id": description["image_id"],
-        "patient_id": description["patient_id"],
-        "side": description["left_or_right_breast"],
-        "view": description["image_view"],
-        "label": description["label"],
-        "pathology": description["pathology"],
-        "official_split": description["official_split"],
-        "assessment": description["assessment"],
-        "density": description["breast_density"],
-        "subtlety": description["subtlety"],
-        "shape": description.get("mass_shape", ""),
-        "margins": description.get("mass_margins", ""),
         "image_path": pictures.image.path,
         "mask_path": pictures.mask.path if pictures.mask else "",
-        "source": "cbis_ddsm",
         cases.CROP_PATH: pictures.crop.path if pictures.crop else "",
     }
 

@@ -75,11 +75,10 @@ class GlobalView:
 
 def box_of_mask(mask: Pixels) -> Box:
     """Smallest box that holds every pixel of `mask` (H, W) that is not zero; ValueError when all are."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    box = Box(*cv2.boundingRect((mask != 0).astype(np.uint8)))
+    if not box.w:
         raise ValueError("the mask is empty: no pixel of it is set")
-    x, y = int(columns[0]), int(rows[0])
-    return Box(x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
+    return box
 
 
 def breast_box(image: Pixels, margin: float, keep: Iterable[Box] = ()) -> Box:

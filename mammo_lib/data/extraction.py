@@ -6,7 +6,7 @@ Knows one image's files and pixels; knows no table, no archive and no other imag
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,11 @@ class ImageJob:
 class Findings:
     """What came of an image but for its pixels; empty, with problems, when all its masses were set aside."""
 
-    boxes: dict[str, Box]  # mass_id -> box in the stored image
-    centres: list[list[int]]  # x, y and side of the window, for each patch, in pixels of the restored image
-    crop: Box | None  # in the restored image
-    view_boxes: list[list[float]]  # in pixels of the global view, in order of `boxes`
-    problems: list[dict[str, str]]
-
-
-EMPTY = Findings({}, [], None, [], [])
+    boxes: dict[str, Box] = field(default_factory=dict)  # mass_id -> box in the stored image
+    centres: list[list[int]] = field(default_factory=list)  # x, y and side of each window, in the restored image
+    crop: Box | None = None  # in the restored image
+    view_boxes: list[list[float]] = field(default_factory=list)  # in the global view, in order of `boxes`
+    problems: list[dict[str, str]] = field(default_factory=list)
 
 
 def run_job(job: ImageJob) -> None:
@@ -107,17 +104,17 @@ def process_image(job: ImageJob) -> tuple[Findings, np.ndarray, np.ndarray]:
     try:
         image = read_image(_inside(job.root, job.image_path))
     except (ImageError, OSError) as error:
-        return _set_aside([_problem(mass.mass_id, job.image_path, error) for mass in job.masses]), patches, view
+        return Findings(problems=[_problem(mass.mass_id, job.image_path, error) for mass in job.masses]), patches, view
     boxes, problems = _find_boxes(job, image)
     if not boxes:
-        return _set_aside(problems), patches, view
+        return Findings(problems=problems), patches, view
     whole, restored = _restore(image, boxes, job.aspect)
     white = int(whole.max())
     try:
         cut = global_image(whole, list(restored.values()), job.globals, white)
     except NoBreastError as error:
         lost = [_problem(mass_id, job.image_path, error) for mass_id in boxes]
-        return _set_aside(problems + lost), patches, view
+        return Findings(problems=problems + lost), patches, view
     centres, patches = _patches(job, whole, restored, white)
     problems += [
         problem(mass_id, NOTE, job.image_path, f"only {share:.0%} of its box lies in the breast that was found")
@@ -152,10 +149,6 @@ def _patches(
             centres.append([int(x), int(y), patch_window(image.shape, (x, y), side).w])
             patches.append(patch(image, (x, y), side, job.patches.size, white))
     return centres, np.stack(patches)
-
-
-def _set_aside(problems: list[dict[str, str]]) -> Findings:
-    return Findings({}, [], None, [], problems)
 
 
 def _problem(mass_id: str, file: str, reason: object) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pandas as pd
 from mammo_lib.config import NO_CALLBACK, PAPER_COUNTS
 from mammo_lib.data import cbis_ddsm, streaming
 from mammo_lib.data.archive_layouts import TABLES, find_table
-from mammo_lib.data.cases import CROP_PATH, NOTE, SCAN
+from mammo_lib.data.cases import NOTE, SCAN, files
 from mammo_lib.data.cbis_ddsm import read_descriptions
 from mammo_lib.data.images import ImageError
 from mammo_lib.data.near_duplicates import HASH_THRESHOLD
@@ -238,7 +238,7 @@ def _shared(every: pd.DataFrame, official: bool) -> list[Finding]:
 
 def _unaccounted(masses: pd.DataFrame, cases: pd.DataFrame, problems: pd.DataFrame) -> Finding:
     """Masses of the tables that are neither a case nor listed as set aside, and cases that no table knows."""
-    wanted = set(masses["image_id"] + "_" + masses["abnormality_id"])
+    wanted = set(masses["mass_id"])
     listed = set(problems.loc[problems["stage"] != NOTE, "id"])
     ids = tuple(sorted((wanted - set(cases["mass_id"]) - listed) | (set(cases["mass_id"]) - wanted)))
     return _expecting("masses of the tables neither used nor listed as set aside, or unknown to them", 0, len(ids), ids)
@@ -248,9 +248,7 @@ def _missing_files(cases: pd.DataFrame, root: Path) -> Finding:
     name = "files of the case table that are not on disk"
     if (root / streaming.CASES).exists():
         return Finding(name, None, "not looked for", None, note="streamed: originals are deleted once prepared")
-    columns = [name for name in ("image_path", "mask_path", CROP_PATH) if name in cases]
-    named = set(cases[columns].to_numpy().ravel()) - {""}
-    missing = tuple(sorted(name for name in named if not (root / name).is_file()))
+    missing = tuple(name for name in files(cases) if not (root / name).is_file())
     return _expecting(name, 0, len(missing), missing)
 
 

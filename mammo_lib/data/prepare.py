@@ -31,7 +31,7 @@ from mammo_lib import paths
 from mammo_lib.config import Profile
 from mammo_lib.data import cases as case_tables
 from mammo_lib.data.cropping import Box
-from mammo_lib.data.extraction import EMPTY, VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
+from mammo_lib.data.extraction import VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
 from mammo_lib.data.images import WINDOW
 
 RECORD = "prepare.json"
@@ -90,9 +90,7 @@ def settings(cases: pd.DataFrame, root: Path, profile: Profile, seed: int) -> di
 
 def _files(cases: pd.DataFrame, root: Path) -> str:
     """SHA-256 over the path, size and time of change of every file that the table names and that is there."""
-    columns = cases.columns.intersection(["image_path", "mask_path", case_tables.CROP_PATH])
-    named = sorted(set(cases[columns].to_numpy().ravel()) - {""})
-    stats = [(name, (root / name).stat()) for name in named if (root / name).is_file()]
+    stats = [(name, (root / name).stat()) for name in case_tables.files(cases) if (root / name).is_file()]
     lines = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -193,7 +191,7 @@ def _assemble(
     unknown = case_tables.label_unknown(case_tables.records(cases), [row for row in rows if row["id"] not in boxes])
     rows += unknown
     gone = {row["id"] for row in unknown}  # all that an image has left, or nothing of it
-    found = [EMPTY if gone & set(findings.boxes) else findings for findings in found]
+    found = [Findings() if gone & set(findings.boxes) else findings for findings in found]
     boxes = {mass_id: box for mass_id, box in boxes.items() if mass_id not in gone}
     every = pd.concat([problems, case_tables.problem_table(rows)], ignore_index=True)
     paths.write_table(every, destination / "problems.csv")

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from mammo_lib.data import cases
-from mammo_lib.data.cbis_ddsm import find_descriptions, read_descriptions
+from mammo_lib.data.cbis_ddsm import find_descriptions, of_case_table, read_descriptions
 
 BOX_RULE = "box_rule"  # a column added at the end of the case table
 ONLY, MATCHED, LEFT_OVER, ONE_LABEL = "only mass", "full-resolution box", "elimination", "file order, one label"
@@ -31,8 +31,6 @@ _NAME = re.compile(r"(?:P_)?(\d+_(?:LEFT|RIGHT)_(?:CC|MLO))")
 _FULL_LINE = re.compile(
     r".*Mass-(?:Training|Test)_(P_\d+_(?:LEFT|RIGHT)_(?:CC|MLO)_\d+)/.*\s" + r"(\d+) " * 4 + r"\d+ \w+"
 )
-_SAME_NAME = {"left_or_right_breast": "side", "image_view": "view", "breast_density": "density"}
-_MASS_NAME = {"mass_shape": "shape", "mass_margins": "margins"}
 
 Edges = npt.NDArray[np.float64]  # (n, 4): left, top, right, bottom
 
@@ -67,7 +65,7 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     images, problems = _annotated(root)
     full = _full_resolution(root)
     rows: list[dict[str, Any]] = []
-    descriptions = _descriptions(root, allow_partial)
+    descriptions = of_case_table(read_descriptions(find_descriptions(root, allow_partial)), "reduced")
     missing: list[dict[str, str]] = []
     for image_id, masses in descriptions.groupby("image_id", sort=False):
         drawn = images.pop(str(image_id), None)
@@ -80,14 +78,6 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     cases.require_complete(missing, len(descriptions), root, allow_partial)
     problems += [cases.problem(name, cases.SCAN, image.path, "no row of the CSVs") for name, image in images.items()]
     return cases.table(rows, str(root)), cases.problem_table([*missing, *problems])
-
-
-def _descriptions(root: Path, allow_partial: bool) -> pd.DataFrame:
-    """The official rows under the case table's column names, without files and boxes."""
-    table = read_descriptions(find_descriptions(root, allow_partial)).rename(columns=_SAME_NAME | _MASS_NAME)
-    table["mass_id"] = table["image_id"] + "_" + table["abnormality_id"]
-    table = table.assign(source="reduced")
-    return table[[column for column in cases.COLUMNS if column in table]]
 
 
 def _annotated(root: Path) -> tuple[dict[str, Drawn], list[dict[str, str]]]:

@@ -23,7 +23,6 @@ from mammo_lib.data.extraction import VERSION, load_findings, run_job
 from mammo_lib.data.images import WINDOW
 
 CASES, PROBLEMS = "streamed_cases.csv", "streamed_problems.csv"  # in the archive's folder, in place of the originals
-_PATHS = ("image_path", "mask_path", case_tables.CROP_PATH)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _write_tables(job: PatientJob, folder: Path) -> None:
 def _below(patient: str, table: pd.DataFrame) -> pd.DataFrame:
     """The table with paths that begin at the folder of all patients instead of the patient's own."""
     moved = table.copy()
-    for column in [name for name in (*_PATHS, "file") if name in moved]:
+    for column in moved.columns.intersection([*case_tables.PATHS, "file"]):
         moved[column] = moved[column].map(lambda path: f"{patient}/{path}" if path else "")
     return moved
 
@@ -148,7 +147,6 @@ def _record(job: PatientJob, kind: str = "cases") -> Path:
 def _gather(jobs: Sequence[PatientJob], descriptions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cases in the order of the official tables, as of a whole archive; problems by patient."""
     cases = pd.concat([case_tables.read(_record(job)) for job in jobs])
-    order = descriptions["image_id"] + "_" + descriptions["abnormality_id"]
-    cases = cases.set_index("mass_id", drop=False).loc[order].reset_index(drop=True)
+    cases = cases.set_index("mass_id", drop=False).loc[descriptions["mass_id"]].reset_index(drop=True)
     problems = pd.concat([case_tables.read_csv(_record(job, "problems")) for job in jobs], ignore_index=True)
     return cases, problems

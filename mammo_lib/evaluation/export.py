@@ -1,4 +1,4 @@
-"""What a table is, and how it is written: CSV for programs, LaTeX (booktabs) and HTML for people.
+"""What a table is, and how it is written for people: LaTeX (booktabs) and HTML.
 
 Knows frames and strings only; no metric, no data set. Caption and notes travel with the table in LaTeX and HTML.
 """
@@ -46,11 +46,6 @@ def plain(frame: pd.DataFrame, form: str = "{:.3f}") -> pd.DataFrame:
     return pd.DataFrame(
         {name: text(column, form if pd.api.types.is_float_dtype(column) else "{}") for name, column in frame.items()}
     )
-
-
-def to_csv(table: Table) -> str:
-    """The numbers in full; a missing one is an empty cell. The caption is not in it: a CSV holds data only."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
 
 
 def to_latex(table: Table, label: str = "") -> str:

@@ -225,10 +225,6 @@ def bootstrap_p(replicates: Replicates) -> float:
 class DelongTest:
     """Paired comparison of two AUCs on the same cases: first minus second."""
 
-    first: float
-    second: float
-    difference: float
-    standard_error: float
     z: float
     p: float
 
@@ -313,7 +309,7 @@ def delong_test(
     if error == 0 and abs(gap) > 1e-12:
         raise Undefined("DeLong's test: the two AUCs differ and their difference has no variance in these cases")
     z = gap / error if error else 0.0
-    return DelongTest(float(aucs[0]), float(aucs[1]), gap, error, z, float(2 * norm.sf(abs(z))))
+    return DelongTest(z, float(2 * norm.sf(abs(z))))
 
 
 def holm(p_values: ArrayLike) -> Array:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from mammo_lib import config
+from mammo_lib.config import CELL
 
-CELL = 16  # pixels
 CHANNELS = (512, 512)  # of the fourth block, pooled, and of the fifth
 _FOURTH_POOLING, _FIFTH_BLOCK = 24, 30  # layers of torchvision's `features` up to there
 _EVEN = 2 * CELL  # pixels; a side must be even in cells, as in an input without borders cut off

@@ -6,7 +6,6 @@ called `<trunk>_imagenet_<anything>.pth` in the given folder stands in for it, a
 has torchvision's names and expects inputs scaled as torchvision's weights do.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from mammo_lib import config
+from mammo_lib import config, paths
 from mammo_lib.models.networks import Classifier
 
 IMAGENET = {  # trunk -> torchvision's weights; DEFAULT would change with torchvision's version
@@ -147,8 +146,7 @@ def _find(trunk: str, folder: Path) -> tuple[Path, str]:
 
 def _checked_hash(file: Path) -> str:
     """SHA-256 of the file; ValueError when its name promises another."""
-    with open(file, "rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    sha256 = paths.file_hash(file)
     promised = re.search(r"-([0-9a-f]{8,})\.pth$", file.name)
     if promised and not sha256.startswith(promised[1]):
         raise ValueError(

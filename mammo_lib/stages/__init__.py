@@ -6,7 +6,7 @@ steps that need them, so that a host without pydicom can train and a host withou
 """
 
 from mammo_lib.stages.answers import overview
-from mammo_lib.stages.archive import Archive, integrity, lesion_boxes, load, parts, prepare, read_archive, split
+from mammo_lib.stages.archive import integrity, lesion_boxes, load, parts, prepare, read_archive, split
 from mammo_lib.stages.attention import first_steps, gates
 from mammo_lib.stages.comparison import draw_evaluation, evaluate, predictions
 from mammo_lib.stages.exhibits import captioned
@@ -19,54 +19,6 @@ from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data, show
 from mammo_lib.stages.probing import choose_reading, probe, transfer_probe
 from mammo_lib.stages.published import audit
-from mammo_lib.stages.trainings import cells, draw_learning_curves, histories, kept_epochs, status, train
+from mammo_lib.stages.trainings import cells, draw_learning_curves, kept_epochs, status, train
 from mammo_lib.stages.transferring import transfer_cells
 from mammo_lib.stages.tuning import controls, tune
-
-__all__ = [
-    "Archive",
-    "Experiment",
-    "audit",
-    "captioned",
-    "cells",
-    "check",
-    "choose_reading",
-    "controls",
-    "describe_environment",
-    "download",
-    "draw_data",
-    "draw_evaluation",
-    "draw_everything",
-    "draw_explanations",
-    "draw_learning_curves",
-    "evaluate",
-    "executor",
-    "explain",
-    "first_steps",
-    "forget",
-    "gates",
-    "histories",
-    "integrity",
-    "is_current",
-    "kept_epochs",
-    "lesion_boxes",
-    "load",
-    "localisation_tables",
-    "map_masses",
-    "overview",
-    "parts",
-    "predictions",
-    "prepare",
-    "probe",
-    "read_archive",
-    "remember",
-    "report",
-    "show",
-    "split",
-    "status",
-    "train",
-    "transfer_cells",
-    "transfer_map",
-    "transfer_probe",
-    "tune",
-]

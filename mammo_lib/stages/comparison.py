@@ -137,7 +137,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         for path in experiment.results.glob(f"{name}.*"):
             path.unlink()
     for name, table in made.items():
-        paths.write_text(experiment.results / f"{name}.csv", export.to_csv(table))
+        paths.write_table(table.frame, experiment.results / f"{name}.csv")
         paths.write_text(experiment.results / f"{name}.tex", export.to_latex(table, f"tab:{name}"))
         paths.write_text(experiment.results / f"{name}.html", export.to_html(table))
     return made

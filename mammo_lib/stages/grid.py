@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mammo_lib.config import CELL
 from mammo_lib.stages.archive import load
 from mammo_lib.stages.experiment import Experiment, read_table
-
-CELL = 16  # pixels: the step of VGG16 after its fourth pooling
 
 
 @dataclass(frozen=True)

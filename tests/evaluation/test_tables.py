@@ -140,7 +140,7 @@ def test_a_profile_that_plans_no_comparison_has_an_empty_table() -> None:
     alone = replace(SMALL, networks=("resnet50",), global_initial=("patch",))
     table = comparisons.questions({}, replace(SETTING, profile=alone))
     assert table.frame.empty
-    assert export.to_csv(table).startswith("question,family,stage,unit,first,second,")
+    assert table.frame.to_csv(index=False).startswith("question,family,stage,unit,first,second,")
 
 
 @pytest.mark.parametrize("stage", ["P", "G"])
@@ -159,7 +159,7 @@ def test_one_class_is_an_empty_cell_with_a_reason() -> None:
     assert pd.isna(row["sensitivity"])
     assert pd.notna(row["specificity"])
     assert "auc: 20 cases, a class it needs is empty" in row["note"]
-    for text in (export.to_csv(table), export.to_latex(table), export.to_html(table)):
+    for text in (table.frame.to_csv(index=False), export.to_latex(table), export.to_html(table)):
         assert "nan" not in text.lower().replace("malignant", "")
 
 
@@ -219,7 +219,7 @@ def test_html_is_well_formed_and_escaped() -> None:
 
     Parser().feed(text)
     assert not opened
-    assert len(pd.read_csv(StringIO(export.to_csv(table)))) == 6
+    assert len(pd.read_csv(StringIO(table.frame.to_csv(index=False)))) == 6
 
 
 def test_further_scores_count_the_same_cases() -> None:
