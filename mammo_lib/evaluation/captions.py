@@ -6,7 +6,8 @@ Keys are the names of the files, without their ending.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mammo_lib.evaluation.comparisons import PROTOCOLS_ASKED, QUESTIONS
+from mammo_lib.evaluation.comparisons import QUESTIONS
+from mammo_lib.evaluation.protocols import ASKED
 
 _SETS = {"P": "patches (set P)", "G": "whole mammograms (set G)"}
 _INTERVAL = "over patients"
@@ -20,7 +21,7 @@ FIGURES = {
     "and three malignant test images, chosen by a rule and not by looks (Fig. 7 of the paper).",
     "gradcam_contact_sheet": "Successes and failures of the main network, by truth and decision; the number is its "
     "probability of malignancy.",
-    "protocols": f"{PROTOCOLS_ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
+    "protocols": f"{ASKED} Squares: AUC of the first protocol minus that of the second, with its interval "
     f"{_INTERVAL}, in AUC points, of the networks (the line below says from what they start) and of our own rows. "
     "p is not corrected.",
     "localisation": f"Grad-CAM and its controls against the lesion: mean over test images, interval {_INTERVAL}.",

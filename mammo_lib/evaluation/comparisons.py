@@ -1,14 +1,13 @@
-"""The questions the paper raises, as differences in AUC: CBAM, patch transfer, split protocol; and the radiologist.
+"""The questions the paper raises of two networks, as differences in AUC: does CBAM help, does patch transfer help?
 
 Made from predictions tables alone. Two networks are compared on the same cases by one bootstrap over patients and by
 DeLong's test; Holm's correction runs over each question's family. Draws nothing: the frames are what forest plots show.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mammo_lib import config
@@ -20,11 +19,9 @@ from mammo_lib.evaluation.tables import (
     POINT,
     UNDEFINED,
     UNIT_OF,
-    UNIT_OF_BASELINES,
     Key,
     Results,
     Setting,
-    lines,
 )
 
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
@@ -41,8 +38,6 @@ QUESTIONS = {
 }
 PRINTED = {(row.stage, row.network, row.initial) for row in config.PUBLISHED}
 PAPERS, OURS = "the paper's", "ours"
-PROTOCOLS_ASKED = "How much does the split protocol move the AUC? The optimism of splits at random."
-PROTOCOL_PAIRS = (("as_written", "official"), ("as_written", "grouped_cv"), ("grouped_cv", "official"))
 _FLOATS = ("auc_first", "auc_second", "difference", "low", "high", "p", "p_delong", "p_holm", "p_delong_holm")
 _COLUMNS = ["question", "family", "stage", "unit", "first", "second", "cases", "patients", *_FLOATS, "note"]
 
@@ -148,7 +143,7 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
             mean = _mean_interval([_paired(comparison, results[seed], setting) for seed in able], setting)
             mean |= {"mean_difference": differences.mean(), "sd_seeds": differences.std()}
             lacking = _lacking(comparison, results)
-            rows += [row | mean | {"note": _joined(row.get("note"), *lacking)} for row in of_seeds]
+            rows += [row | mean | {"note": joined(row.get("note"), *lacking)} for row in of_seeds]
     columns = [name for name in _COLUMNS if name not in ("family", "p_delong", "p_holm", "p_delong_holm", "note")]
     columns = [*columns[:5], "seed", *columns[5:], "mean_difference", "mean_low", "mean_high", "sd_seeds", "note"]
     frame = pd.DataFrame(rows).reindex(columns=columns)
@@ -205,7 +200,7 @@ def _paired(comparison: Comparison, results: Results, setting: Setting) -> pd.Da
 def _mean_interval(pairs: Sequence[pd.DataFrame], setting: Setting) -> dict[str, object]:
     """Of the mean difference of several trainings on the same cases."""
     try:
-        drawn = _bootstrapped(statistics.mean([_gap(paired) for paired in pairs]), pairs[0]["patient_id"], setting)
+        drawn = bootstrapped(statistics.mean([_gap(paired) for paired in pairs]), pairs[0]["patient_id"], setting)
     except UNDEFINED:  # every seed's own row says why
         return {}
     return {"mean_low": drawn.get("low"), "mean_high": drawn.get("high")}
@@ -232,39 +227,39 @@ def tested(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
 def compare(paired: pd.DataFrame, setting: Setting) -> dict[str, object]:
     """Two scores of the same cases (`predictions.align`): AUCs, difference, interval and both p values, or a note."""
     label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
-    row = _difference(paired, setting)
+    row = paired_difference(paired, setting)
     try:
         row["p_delong"] = statistics.delong_test(label, first, second, fold, paired["patient_id"]).p
     except UNDEFINED as reason:  # takes no interval with it
-        row["note"] = _joined(row["note"], str(reason))
+        row["note"] = joined(row["note"], str(reason))
     return row
 
 
-def _joined(*notes: object) -> str:
+def joined(*notes: object) -> str:
     return "; ".join(str(note) for note in notes if note)
 
 
-def _difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
+def paired_difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
     """The same by the bootstrap alone."""
     label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
     row: dict[str, Any] = {"cases": len(paired), "patients": paired["patient_id"].nunique(), "note": ""}
     try:
         row |= {"auc_first": metrics.auc(label, first, fold), "auc_second": metrics.auc(label, second, fold)}
         row["difference"] = row["auc_first"] - row["auc_second"]
-        row |= _bootstrapped(_gap(paired), paired["patient_id"], setting)
+        row |= bootstrapped(_gap(paired), paired["patient_id"], setting)
     except UNDEFINED as reason:
         row["note"] = str(reason)
     return row
 
 
-def _bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting: Setting) -> dict[str, object]:
+def bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting: Setting) -> dict[str, object]:
     evaluation = setting.profile.evaluation
     replicates = statistics.bootstrap(statistic, patients, evaluation.resamples, setting.seed)
     found = statistics.percentile(replicates, evaluation.confidence)
     note = f"{replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
     row = {"p": statistics.bootstrap_p(replicates), "note": note if replicates.excluded else ""}
     if found.is_point:
-        return row | {"note": _joined(row["note"], POINT)}
+        return row | {"note": joined(row["note"], POINT)}
     return row | {"low": found.low, "high": found.high}
 
 
@@ -281,167 +276,3 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     ):
         shown[label] = text(frame[name], "{:.3f}")
     return shown.assign(note=frame["note"])
-
-
-def against_birads(
-    stage: str,
-    results: Results,
-    setting: Setting,
-    birads: pd.DataFrame,
-    not_called_back: Collection[str] = (),
-    zero_as_four: pd.DataFrame | None = None,
-) -> Table:
-    """Every network of a stage against the radiologist's BI-RADS assessment of the same masses (P) or images (G).
-
-    birads: its predictions per mass (`baselines.birads`); not_called_back: ids of masses that are benign because the
-    radiologist did not call the patient back; zero_as_four: the same predictions with BI-RADS 0 level with 4. Frame:
-    `stage, unit, network, initial, cases, patients, auc, auc_birads, difference, low, high, p, p_delong,
-    called_back_cases, called_back_difference, called_back_low, called_back_high, zero_as_four_auc_birads,
-    zero_as_four_difference, zero_as_four_low, zero_as_four_high, note`; positive when the network orders the cases
-    better. A network without predictions is a row with its reason. ValueError when the two are not of the same cases.
-    """
-    unit = UNIT_OF_BASELINES[stage]
-    not_counted = birads["mass_id"].isin(not_called_back)
-    left_out = set(birads.loc[not_counted, f"{unit}_id"]) if not_counted.any() else set[str]()
-    rows = []
-    for network, initial in lines(stage, setting):
-        key, labels = (stage, network, initial), {"stage": stage, "unit": unit}
-        labels |= {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        found: dict[str, object] = {"note": setting.reasons.get(key, MISSING)}
-        if key in results:
-            paired = align(tested(results[key], unit), tested(birads, unit))
-            found = compare(paired, setting)
-            if left_out:
-                without = _difference(paired[~paired["id"].isin(left_out)], setting)
-                found |= {f"called_back_{name}": without.get(name) for name in ("cases", "difference", "low", "high")}
-                found["note"] = _joined(found["note"], without["note"] and f"called back: {without['note']}")
-            if zero_as_four is not None:
-                level = _difference(align(tested(results[key], unit), tested(zero_as_four, unit)), setting)
-                found["zero_as_four_auc_birads"] = level.get("auc_second")
-                found |= {f"zero_as_four_{name}": level.get(name) for name in ("difference", "low", "high")}
-        rows.append(labels | found)
-    floats = ("auc", "auc_birads", "difference", "low", "high", "p", "p_delong")
-    rest = ("called_back_difference", "called_back_low", "called_back_high")
-    level_names = [f"zero_as_four_{name}" for name in ("auc_birads", "difference", "low", "high")]
-    columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "called_back_cases", *rest]
-    columns += [*level_names, "note"]
-    frame = pd.DataFrame(rows).rename(columns={"auc_first": "auc", "auc_second": "auc_birads"})
-    counts = ("cases", "patients", "called_back_cases")
-    types = dict.fromkeys((*floats, *rest, *level_names), "Float64") | dict.fromkeys(counts, "Int64")
-    frame = frame.reindex(columns=columns).astype(types)
-    caption = (
-        "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "
-        f"{setting.run} Unit: {unit}."
-    )
-    evaluation = setting.profile.evaluation
-    notes: tuple[str, ...] = (
-        f"Interval ({evaluation.confidence:.0%}, percentile) and p: {evaluation.resamples} bootstrap resamples of "
-        "patients, the same for both; p is not corrected. A mass has the mean of its patches, an image the highest of "
-        "its masses. BI-RADS 0 ranks between 3 and 4 (ours); 0 as 4: level with 4.",
-    )
-    if left_out:
-        notes += (
-            "Called back: without the cases with a mass that is benign because the patient was not called back. Their "
-            "truth rests on the reader's decision, which favours the assessment; to leave them out takes away benign "
-            "cases that were mostly read low, which favours the network.",
-        )
-    shown = frame[["network", "initial"]].rename(columns={"initial": "initial weights"})
-    shown["AUC"], shown["AUC of BI-RADS"] = text(frame["auc"], "{:.3f}"), text(frame["auc_birads"], "{:.3f}")
-    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
-    shown["p"] = text(frame["p"], "{:.3f}")
-    difference, low, high = (frame[name] for name in rest)
-    shown["called back"] = with_interval(difference, low, high, "{:+.3f}")
-    difference, low, high = (frame[name] for name in level_names[1:])
-    shown["0 as 4"] = with_interval(difference, low, high, "{:+.3f}")
-    return Table(frame, caption, notes, shown.assign(note=frame["note"]))
-
-
-def protocols(results: Mapping[str, Results], setting: Setting) -> Table:
-    """How much the split protocol moves the AUC: the looser protocol minus the stricter, per cell: the optimism.
-
-    The test cases differ but patients may be shared, so patients of both test sets are resampled together. Other cases
-    may be harder ones: `shared_difference` is that of the cases that both tested. Frame: `stage, network, initial,
-    first, second, auc_first, auc_second, difference, low, high, p, patients, shared_patients, shared_cases,
-    shared_difference, shared_difference_low, shared_difference_high, note`, AUCs as shares of 1. Of `setting`'s own
-    protocol only this: which of our own rows there are.
-    """
-    pairs = [pair for pair in PROTOCOL_PAIRS if set(pair) <= set(results)]
-    rows = [
-        _protocol_row((stage, network, initial), pair, results, setting)
-        for stage in UNIT_OF
-        for network, initial in lines(stage, setting)
-        for pair in pairs
-        if any((stage, network, initial) in results[name] for name in pair)
-    ]
-    floats = ("auc_first", "auc_second", "difference", "low", "high", "p")
-    counts = ("patients", "shared_patients", "shared_cases")
-    shared = ("shared_difference", "shared_difference_low", "shared_difference_high")
-    columns = ["stage", "network", "initial", "first", "second", *floats, *counts, *shared, "note"]
-    types = dict.fromkeys((*floats, *shared), "Float64") | dict.fromkeys(counts, "Int64")
-    frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
-    caption = (
-        f"{PROTOCOLS_ASKED} First minus second. Data: {setting.profile.data}. Unit: patch in stage P, image in stage G."
-    )
-    evaluation = setting.profile.evaluation
-    notes = (
-        f"Difference in AUC points, hundredths of 1 [{evaluation.confidence:.0%} percentile interval, "
-        f"{evaluation.resamples} bootstrap resamples of patients]: patients of both test sets are resampled together. "
-        "The networks were trained on different patients, and that is not in the interval. p is not corrected.",
-        "With several folds, cases of one fold are ranked among themselves.",
-        "Same cases: the difference of the cases that are in both test sets, over the same pairs of cases, so that no "
-        "easier or harder ones move it.",
-    )
-    return Table(frame, caption, notes, _protocols_shown(frame))
-
-
-def _protocols_shown(frame: pd.DataFrame) -> pd.DataFrame:
-    shown = frame[["stage", "network", "initial", "first", "second"]].copy()
-    shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
-    difference, low, high = (frame[name] * 100 for name in ("difference", "low", "high"))
-    shown["difference, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
-    shown["p"], shown["patients"] = text(frame["p"], "{:.3f}"), text(frame["patients"], "{:d}")
-    shown["in both test sets"] = text(frame["shared_patients"], "{:d}")
-    difference, low, high = (frame[f"shared_difference{end}"] * 100 for end in ("", "_low", "_high"))
-    shown["same cases, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
-    return shown.assign(note=frame["note"])
-
-
-def _protocol_row(
-    key: Key, pair: tuple[str, str], results: Mapping[str, Results], setting: Setting
-) -> dict[str, object]:
-    stage, network, initial = key
-    labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-    row: dict[str, Any] = {"stage": stage, "first": pair[0], "second": pair[1], "note": ""} | labels
-    absent = [name for name in pair if key not in results[name]]
-    if absent:
-        return row | {"note": f"{', '.join(absent)}: {MISSING}"}
-    sets = [tested(results[name][key], UNIT_OF[stage]) for name in pair]
-    patients = [set(cases["patient_id"]) for cases in sets]
-    row |= {"patients": len(patients[0] | patients[1]), "shared_patients": len(patients[0] & patients[1])}
-    both = pd.concat(sets, ignore_index=True)
-    places = np.split(np.arange(len(both)), [len(sets[0])])
-    scored = [(cases["label"], cases["probability"], cases["fold"]) for cases in sets]
-    try:
-        row |= {f"auc_{name}": metrics.auc(*one) for name, one in zip(("first", "second"), scored, strict=True)}
-        row["difference"] = row["auc_first"] - row["auc_second"]
-        weighted = [
-            statistics.on(place, statistics.weighted_auc(*one)) for place, one in zip(places, scored, strict=True)
-        ]
-        row |= _bootstrapped(statistics.difference(*weighted), both["patient_id"], setting)
-    except UNDEFINED as reason:
-        row["note"] = str(reason)
-    same = _same_cases(sets[0], sets[1], setting)
-    return row | same | {"note": _joined(row["note"], same["note"])}
-
-
-def _same_cases(first: pd.DataFrame, second: pd.DataFrame, setting: Setting) -> dict[str, Any]:
-    """The difference on the cases that both tested, over the pairs of cases that both rank: of one fold in each."""
-    both = first.merge(second[["id", "fold", "probability"]], on="id", suffixes=("_first", "_second"))
-    if both.empty:
-        return {"shared_cases": 0, "note": "same cases: there are none"}
-    fold = both["fold_first"].astype(str) + "/" + both["fold_second"].astype(str)
-    scores = {"probability_first": "first", "probability_second": "second"}
-    found = _difference(both.rename(columns=scores).assign(fold=fold), setting)
-    names = {"difference": "", "low": "_low", "high": "_high"}
-    row = {f"shared_difference{end}": found.get(name) for name, end in names.items()}
-    return row | {"shared_cases": len(both), "note": found["note"] and f"same cases: {found['note']}"}

@@ -147,13 +147,13 @@ def _splits(profile: Profile, trained: "Mapping[str, Mapping[int, Results]]") ->
     Every seed of one with every seed of the other: none of them has more to do with one than with another. What is not
     random, our probe, is there once.
     """
-    from mammo_lib.evaluation import comparisons
+    from mammo_lib.evaluation import comparisons, protocols
 
     setting = setting_of(Experiment(profile, LOOSE, seed=0))
     pairs = [(name, *pair) for name in (STRICT, OFFICIAL) for pair in product(trained[LOOSE], trained[name])]
     for strict, loose_seed, seed in pairs:
         results = {LOOSE: trained[LOOSE][loose_seed], strict: trained[strict][seed]}
-        for row in comparisons.protocols(results, setting).frame.to_dict("records"):
+        for row in protocols.protocols(results, setting).frame.to_dict("records"):
             again = row["network"] == EXTRA_LABELS[PROBE] and (loose_seed, seed) != (0, 0)
             if again or pd.isna(row["shared_difference"]):
                 continue

@@ -99,7 +99,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
 
     Each is written as CSV, LaTeX and HTML to results/. The table of protocols is made when more than one has results.
     """
-    from mammo_lib.evaluation import added, comparisons, export, scores, tables
+    from mammo_lib.evaluation import added, comparisons, export, protocols, radiologist, scores, tables
 
     read = {experiment.seed: _runs(experiment)}  # first, or its absence would not be told
     read |= {other.seed: _runs(other) for other in trained_seeds(experiment) if other.seed != experiment.seed}
@@ -114,7 +114,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         level = baselines.pop("zero_as_four", None)
         made[f"table{number}"] = tables.published(stage, results, setting, baselines)
         if "birads" in baselines:
-            made[f"birads_{stage}"] = comparisons.against_birads(
+            made[f"birads_{stage}"] = radiologist.against_birads(
                 stage, results, setting, baselines["birads"], _not_called_back(experiment), level
             )
         if readings := _readings(experiment, stage):
@@ -131,7 +131,7 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         if _any_run(other)
     }
     if len(finished) > 1:
-        made["protocols"] = comparisons.protocols(finished, setting)
+        made["protocols"] = protocols.protocols(finished, setting)
     passing = {"protocols", "questions_seeds", *(f"{name}_{stage}" for name in ("birads", "added") for stage in "PG")}
     for name in passing - set(made):  # of what is no longer there
         for path in experiment.results.glob(f"{name}.*"):

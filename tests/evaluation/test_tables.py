@@ -21,7 +21,7 @@ from sklearn.metrics import (
 )
 
 from mammo_lib import config
-from mammo_lib.evaluation import comparisons, export, metrics, scores, statistics, tables
+from mammo_lib.evaluation import comparisons, export, metrics, protocols, radiologist, scores, statistics, tables
 
 PROFILE = replace(config.get_profile("tiny"), evaluation=config.Evaluation(resamples=200))
 SETTING = tables.Setting(PROFILE, "official", reasons={("G", "vgg16", "imagenet"): "weights not available"})
@@ -524,7 +524,7 @@ def test_networks_are_compared_with_the_radiologist_within_a_fold() -> None:
     birads = birads.assign(id=birads["mass_id"], probability=np.random.default_rng(0).random(len(birads)))
     not_called_back = birads.query("label == 0")["mass_id"].iloc[::5]
     row, again = (
-        comparisons.against_birads("G", {key: scored}, SETTING, birads, not_called_back).frame.iloc[1]
+        radiologist.against_birads("G", {key: scored}, SETTING, birads, not_called_back).frame.iloc[1]
         for scored in (cell, rescaled(cell))
     )
     test, aucs = cell.query("part == 'test'").assign(other=birads["probability"]), []
@@ -539,7 +539,7 @@ def test_networks_are_compared_with_the_radiologist_within_a_fold() -> None:
 
 def test_protocols_resample_shared_patients_together() -> None:
     cells = {("G", "vgg16", "patch"): made("G", 1)}
-    same = comparisons.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
+    same = protocols.protocols({"official": cells, "as_written": cells}, SETTING).frame.iloc[0]
     assert (same["first"], same["second"]) == ("as_written", "official")
     assert same["difference"] == 0
     assert same[["low", "high"]].isna().all(), "a protocol does not differ from itself, in any resample"
@@ -547,12 +547,12 @@ def test_protocols_resample_shared_patients_together() -> None:
     assert same["note"] == f"{tables.POINT}; same cases: {tables.POINT}"
     assert (same["patients"], same["shared_patients"]) == (20, 20)
     other = {("G", "vgg16", "patch"): made("G", 1).assign(patient_id=lambda frame: "Q" + frame["patient_id"])}
-    apart = comparisons.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
+    apart = protocols.protocols({"official": cells, "as_written": other}, SETTING).frame.iloc[0]
     assert apart["low"] < 0 < apart["high"]
     assert (apart["patients"], apart["shared_patients"]) == (40, 0)
     assert apart["shared_cases"] == 40  # of other patients, as far as the ids say
     none = {key: frame.assign(id="Q" + frame["id"], image_id="Q" + frame["image_id"]) for key, frame in other.items()}
-    lone = comparisons.protocols({"official": cells, "as_written": none}, SETTING).frame.iloc[0]
+    lone = protocols.protocols({"official": cells, "as_written": none}, SETTING).frame.iloc[0]
     assert (lone["shared_cases"], lone["note"]) == (0, "same cases: there are none")
     assert (lone["low"], lone["high"]) == (apart["low"], apart["high"])
 
@@ -564,14 +564,14 @@ def test_protocols_are_compared_on_the_cases_that_both_tested_too() -> None:
         patient_id="E" + strict["patient_id"], id="E" + strict["id"], image_id="E" + strict["image_id"]
     )
     loose = pd.concat([strict, easy.assign(probability=easy["label"] / 2 + 0.25)], ignore_index=True)
-    table = comparisons.protocols({"official": {key: strict}, "as_written": {key: loose}}, SETTING)
+    table = protocols.protocols({"official": {key: strict}, "as_written": {key: loose}}, SETTING)
     row = table.frame.iloc[0]
     assert row["difference"] > 0.05
     assert row["shared_cases"] == 40
     assert row["shared_difference"] == 0
     assert row[["shared_difference_low", "shared_difference_high"]].isna().all()
     better = loose.assign(probability=(loose["probability"] + 0.3 * loose["label"]) / 1.3)
-    row = comparisons.protocols({"official": {key: strict}, "as_written": {key: better}}, SETTING).frame.iloc[0]
+    row = protocols.protocols({"official": {key: strict}, "as_written": {key: better}}, SETTING).frame.iloc[0]
     tests = [frame.query("part == 'test'").set_index("id") for frame in (better, strict)]
     same = [test.loc[tests[1].index] for test in tests]
     gap = roc_auc_score(same[0]["label"], same[0]["probability"]) - roc_auc_score(
@@ -584,7 +584,7 @@ def test_protocols_are_compared_on_the_cases_that_both_tested_too() -> None:
 def test_the_same_cases_are_compared_over_the_same_pairs() -> None:
     """A network tested in two folds ranks pairs of one fold; of the other protocol's, the same pairs count."""
     key, whole, folds = ("G", "vgg16", "patch"), made("G", 2, 3.0), in_two_folds("G")
-    table = comparisons.protocols({"as_written": {key: whole}, "grouped_cv": {key: folds}}, SETTING)
+    table = protocols.protocols({"as_written": {key: whole}, "grouped_cv": {key: folds}}, SETTING)
     tests = [frame.query("part == 'test'").set_index("id") for frame in (whole, folds)]
     same = tests[1].loc[tests[1].index.isin(tests[0].index)]
     first = tests[0].loc[same.index]
@@ -602,7 +602,7 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     birads = masses.assign(id=masses["mass_id"], probability=(masses["label"] == 1).map(place), fold=0)
     birads.iloc[::3, birads.columns.get_loc("probability")] = 0.4
     found = {("P", "vgg16", "scratch"): patches}
-    frame = comparisons.against_birads("P", found, SETTING, birads).frame
+    frame = radiologist.against_birads("P", found, SETTING, birads).frame
     assert frame["note"].tolist() == [""] + ["not run"] * 5
     row, mean = frame.iloc[0], test.groupby("mass_id")[["label", "probability"]].mean()
     ours = roc_auc_score(mean["label"], mean["probability"])
@@ -615,7 +615,7 @@ def test_networks_are_compared_with_the_radiologist_by_mass_and_by_image() -> No
     second = birads[birads["label"] == 0].iloc[::2]  # a second, benign mass in some images, that looks worse
     second = second.assign(id=second["id"] + "b", mass_id=second["mass_id"] + "b", probability=0.8)
     whole, both = made("G", 4), pd.concat([birads, second], ignore_index=True)
-    frame = comparisons.against_birads("G", {("G", "vgg16", "patch"): whole}, SETTING, both).frame
+    frame = radiologist.against_birads("G", {("G", "vgg16", "patch"): whole}, SETTING, both).frame
     row = frame[frame["note"] == ""].iloc[0]
     highest = both.groupby("image_id")[["label", "probability"]].max()
     images = whole.query("part == 'test'").set_index("id").loc[highest.index]
@@ -635,7 +635,7 @@ def test_the_radiologist_is_also_met_without_the_masses_that_the_reading_itself_
     birads.loc[benign.index[:6], "probability"] = 0.0
     not_called_back = benign["mass_id"].iloc[:6]
     found = {("G", "vgg16", "patch"): whole}
-    row = comparisons.against_birads("G", found, SETTING, birads, not_called_back).frame.iloc[1]
+    row = radiologist.against_birads("G", found, SETTING, birads, not_called_back).frame.iloc[1]
     rest = birads.drop(index=benign.index[:6])
     images = whole.set_index("id").loc[rest["image_id"]]
     gap = roc_auc_score(images["label"], images["probability"]) - roc_auc_score(rest["label"], rest["probability"])
@@ -651,7 +651,7 @@ def test_the_radiologist_is_also_met_with_every_recall_level() -> None:
     birads = whole.query("part == 'test'").assign(mass_id=lambda frame: frame["id"] + "_1", probability=places, fold=0)
     birads = birads.assign(id=birads["mass_id"])
     level = birads.assign(probability=birads["probability"].replace(0.6, 0.8))
-    row = comparisons.against_birads("G", {("G", "vgg16", "patch"): whole}, SETTING, birads, (), level).frame.iloc[1]
+    row = radiologist.against_birads("G", {("G", "vgg16", "patch"): whole}, SETTING, birads, (), level).frame.iloc[1]
     images = whole.set_index("id").loc[birads["image_id"]]
     theirs = roc_auc_score(level["label"], level["probability"])
     gap = roc_auc_score(images["label"], images["probability"]) - theirs
@@ -665,7 +665,7 @@ def test_the_radiologist_is_also_met_with_every_recall_level() -> None:
 def test_every_two_protocols_are_compared_in_auc_points() -> None:
     key, official, written = ("G", "vgg16", "patch"), made("G", 1), made("G", 2, 3.0)
     results = {"official": {key: official}, "as_written": {key: written}, "grouped_cv": {key: in_two_folds("G")}}
-    table = comparisons.protocols(
+    table = protocols.protocols(
         results | {"official": {key: official, ("P", "vgg16", "scratch"): made("P", 1)}}, SETTING
     )
     assert list(zip(table.frame["stage"], table.frame["first"], table.frame["second"], strict=True)) == [
