@@ -6,6 +6,7 @@ source environment.sh
 ruff format --check .
 ruff check .
 mypy
+unset PYTHONDONTWRITEBYTECODE # the tests start many short processes: a module is compiled once, not in each of them
 # Whole files to each process, so that what a file's tests share is made once; of one thread each, or they get in each
 # other's way.
 OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
