@@ -1,6 +1,10 @@
-"""A small finished run that looks like one of `run_all.sh --profile tiny`, for the tests of what reads such runs."""
+"""The order of the files, run_all.sh, and a small finished run that looks like one of `run_all.sh --profile tiny`."""
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +34,47 @@ TRAINED = (
     Cell("official", "G", "resnet50", "scratch"),
     Cell("official", "P", "resnet50_cbam", "scratch"),
 )
+LONGEST = (
+    "test_notebooks.py",  # the chain: a third of the whole
+    "test_comparison.py",
+    "test_experiments.py",
+    "test_browser.py",
+    "test_paths.py",  # short: a process with two tests left takes its next file, and those of a browser are two
+    "test_page.py",
+    "test_exploration.py",
+    "test_explanation.py",
+    "test_run_all.py",
+    "test_claims.py",
+    "test_loop.py",
+    "test_trainings.py",
+    "test_tables.py",
+    "test_download.py",
+    "test_mapping.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes the first begins with the chain of notebooks, which takes about as long as the rest."""
+    """Several processes begin with the files of LONGEST, in this order, so that none is left for the end."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+        order = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope="session")
+def run_all() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """./run_all.sh with its outputs below a folder, in the environment that runs the tests."""
+    script = Path(__file__).parent.parent / "run_all.sh"
+
+    def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {
+            "MAMMO_CBAM_HOME": str(home),
+            "VIRTUAL_ENV": sys.prefix,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        command = [str(script), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+
+    return run
 
 
 @pytest.fixture(scope="session")

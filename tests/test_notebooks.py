@@ -1,9 +1,7 @@
 """The notebooks: thin, clean, and the whole chain of them run by run_all.sh on the tiny profile."""
 
-import fcntl
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -12,6 +10,7 @@ import pytest
 
 from mammo_lib.config import get_profile
 
+RunAll = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 READ_ARCHIVE = ("00_environment", "01_data_preparation")  # and may be told that a part of it will do
@@ -48,19 +47,8 @@ def test_run_all_runs_every_notebook_and_all_declare_the_same_parameters(path: P
     ]
 
 
-def run_all(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """./run_all.sh with its outputs below `home`, in the environment that runs the tests."""
-    environment = os.environ | {
-        "MAMMO_CBAM_HOME": str(home),
-        "VIRTUAL_ENV": sys.prefix,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = [str(ROOT / "run_all.sh"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-
-
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def tiny(tmp_path_factory: pytest.TempPathFactory, run_all: RunAll) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The whole chain on the tiny profile, once, from a folder that is not the repository."""
     home = tmp_path_factory.mktemp("home")
     return home, run_all(home, "--profile", "tiny")
@@ -83,14 +71,14 @@ def test_the_chain_runs_and_leaves_what_readers_look_for(tiny: tuple[Path, subpr
     assert "weights not available" in page
 
 
-def test_a_second_run_ends_at_once(tiny: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_second_run_ends_at_once(tiny: tuple[Path, subprocess.CompletedProcess[str]], run_all: RunAll) -> None:
     again = run_all(tiny[0], "--profile", "tiny")
     assert again.returncode == 0, again.stderr[-3000:]
     assert "nothing has changed since the last run" in again.stdout
 
 
 def test_what_is_lost_is_made_again_and_no_more_and_the_exit_status_tells_what_was_not(
-    tiny: tuple[Path, subprocess.CompletedProcess[str]],
+    tiny: tuple[Path, subprocess.CompletedProcess[str]], run_all: RunAll
 ) -> None:
     """Nothing is trained anew. Without a network to explain notebook 05 fails, which no later step needs."""
     home, _ = tiny
@@ -114,56 +102,3 @@ def test_what_is_lost_is_made_again_and_no_more_and_the_exit_status_tells_what_w
     assert run.stderr.endswith("error: 05_gradcam failed, see above; everything else is made\n")
     assert all(path.exists() for path in lost)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records} == before
-
-
-def test_a_second_run_at_once_is_refused(tmp_path: Path) -> None:
-    lock = tmp_path / "runs" / "tiny" / ".lock"
-    lock.parent.mkdir(parents=True)
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        refused = run_all(tmp_path, "--profile", "tiny")
-    assert refused.returncode == 1
-    assert "another run of profile tiny is going on" in refused.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--profile", "papper"], "unknown profile 'papper': choose one of quick"),
-        (["--protocol", "oficial"], "unknown protocol 'oficial': choose one of as_written, official, grouped_cv"),
-        (["--profile", "paper"], "CBIS-DDSM: the archive of profile paper"),
-        (["--profil", "quick"], "unknown option --profil"),
-        (["--seed"], "--seed needs a value"),
-    ],
-)
-def test_a_wrong_call_ends_in_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
-    refused = run_all(tmp_path, *arguments)
-    assert refused.returncode != 0
-    assert sentence in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1
-
-
-def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results").write_text("a file where a folder should be")
-    refused = run_all(tmp_path, "--profile", "tiny")
-    assert refused.returncode == 1
-    assert "cannot be written" in refused.stderr
-    assert str(tmp_path / "results") in refused.stderr
-
-
-def test_a_misspelt_notebook_parameter_is_an_error(tmp_path: Path) -> None:
-    from mammo_lib import notebooks
-
-    with pytest.raises(ValueError, match=r"06_published_numbers\.ipynb has no parameter profil: it declares profile"):
-        notebooks.execute("06_published_numbers", {"profil": "tiny"}, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failing_notebook_names_the_copy_with_the_traceback(tmp_path: Path) -> None:
-    from mammo_lib import notebooks
-
-    with pytest.raises(notebooks.NotebookFailed, match="unknown profile 'nonsense'") as failure:
-        notebooks.execute("06_published_numbers", {"profile": "nonsense"}, tmp_path)
-    copy = tmp_path / "06_published_numbers.ipynb"
-    assert str(copy) in str(failure.value)
-    assert "nonsense" in copy.read_text()
