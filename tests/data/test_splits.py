@@ -94,6 +94,7 @@ def test_class_balance_of_patient_level_protocols_is_what_whole_patients_allow(p
     try:
         split = splits.make("grouped_cv", patches, globals_, CUT, seed)
     except ValueError:
+        assert not enough(patients, "grouped_cv")
         return
     kind = globals_.groupby("patient_id")["label"].max()
     size = globals_.groupby("patient_id").size()

@@ -1,5 +1,6 @@
 """Windows and kinds counted by hand, the loss written out in loops, and trainings of a network of one layer."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -83,7 +84,7 @@ def images_and_masses(count=16, size=128):
 def test_windows_and_their_kinds_move_together():
     images, known = images_and_masses()
     settings = replace(SMALL, contrast=(1.0, 1.0), brightness=0.0, core=0.5)
-    seen = set()
+    seen, masses_shown = set(), Counter()
     for seed in range(60):
         generator = np.random.default_rng(seed)
         masses = known["train"][seed % 12]
@@ -92,12 +93,14 @@ def test_windows_and_their_kinds_move_together():
         for row, column in np.argwhere(kinds > BACKGROUND):
             middle = grey[row * CELL + 7 : row * CELL + 9, column * CELL + 7 : column * CELL + 9]
             assert (middle == BRIGHT[kinds[row, column]]).any()
+        masses_shown.update(set(kinds[kinds > BACKGROUND].tolist()))
         black = grey.reshape(4, CELL, 4, CELL).max(axis=(1, 3)) == 0
         assert (kinds[black] == UNUSED).all()
         seen.add(grey.tobytes())
         background, _ = mass_map.background_window(images, masses, settings, generator)
         assert background.any()
     assert len(seen) == 60
+    assert masses_shown == {BENIGN: 30, MALIGNANT: 30}, masses_shown
 
 
 def test_a_window_that_is_not_changed_is_a_part_of_the_image():
