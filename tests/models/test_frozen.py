@@ -10,12 +10,6 @@ from mammo_lib.models import frozen
 
 
 @pytest.fixture(scope="module")
-def vgg():
-    torch.manual_seed(0)
-    return models.vgg16(weights=None).eval()
-
-
-@pytest.fixture(scope="module")
 def layers(vgg):
     return frozen.trunk(vgg.state_dict())
 
@@ -33,7 +27,7 @@ def test_descriptions_are_the_activations_of_vgg16(vgg, layers):
     prepare = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Lambda(lambda x: x.repeat(3, 1, 1))])
     normalise = v2.Normalize(models.VGG16_Weights.IMAGENET1K_V1.transforms().mean, [0.229, 0.224, 0.225])
     with torch.inference_mode():
-        vgg(normalise(prepare(image))[None])
+        vgg.features(normalise(prepare(image))[None])
     for hook in hooks:
         hook.remove()
     wanted = torch.cat([seen[23], seen[29]], dim=1)[0].permute(1, 2, 0).log1p().numpy()
@@ -56,7 +50,7 @@ def test_black_around_a_breast_is_not_looked_at(layers):
 
 def test_autocast_is_another_arithmetic_of_the_same(layers):
     exact, fast = (frozen.describe(layers, bright(), precision).astype(float) for precision in ("fp32", "bf16"))
-    assert 0 < np.abs(exact - fast).max() < 0.1 * exact.max()
+    assert 0 < np.abs(exact - fast).max() < 0.02 * exact.max()  # bf16 keeps eight bits; 0.0098 found
 
 
 @pytest.mark.parametrize("image", [bright(100), bright(96).astype(np.float32), np.zeros((96, 96, 3), np.uint8)])

@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logit, softmax
-from torchvision import models
 
 from mammo_lib.models import frozen, mass_map
 
 KEPT = 10  # layers: the first two blocks
-
-
-@pytest.fixture(scope="module")
-def vgg():
-    torch.manual_seed(0)
-    return models.vgg16(weights=None).eval()
 
 
 @pytest.fixture
