@@ -255,7 +255,7 @@ def draw_evaluation(experiment: Experiment) -> list[Path]:
         pooled = "; a curve pools the folds, its AUC counts pairs within a fold" if folds > 1 else ""
         drawn = {
             f"roc_{stage}": figures_curves.roc_curves(curves, data + pooled),
-            f"calibration_{stage}": figures_curves.calibration(curves, data),
+            f"calibration_{stage}": figures_curves.calibration([_with_errors(curve) for curve in curves], data),
             f"confusion_{stage}": figures_curves.confusion_matrices(curves, threshold, data),
         }
         for name, figure in drawn.items():
@@ -282,6 +282,15 @@ def _curve(experiment: Experiment, key: tuple[str, str, str], frame: pd.DataFram
     band = roc.band(label, probability, test["patient_id"], rule.resamples, rule.confidence, experiment.seed)
     interval = "" if auc.is_point else f" ({auc.low:.2f} to {auc.high:.2f})"  # as in the tables
     return Curve(key[1], label, probability, f"AUC {auc.estimate:.2f}{interval}", band)
+
+
+def _with_errors(curve: "Curve") -> "Curve":
+    """With its calibration error and Brier score beside its name, as in the tables, in place of the AUC."""
+    from mammo_lib.evaluation import metrics
+
+    error = metrics.calibration_error(curve.label, curve.probability)
+    brier = float(((curve.probability - curve.label) ** 2).mean())
+    return replace(curve, text=f"ECE {error:.2f}, Brier score {brier:.2f}")
 
 
 def _draw_questions(experiment: Experiment, data: str) -> list[Path]:

@@ -325,3 +325,8 @@ def test_our_own_rows_stand_in_tables_and_spread(every_protocol: dict[str, stage
         )
         spread = made[f"spread_{stage}"].frame.set_index(["network", "initial"])
         assert spread.loc["Mass map of VGG16 (ours)", "ImageNet"].equals(spread.loc["ResNet50", "random"])
+
+
+def test_calibration_names_its_errors_in_place_of_the_auc() -> None:
+    curve = figures_curves.Curve("vgg16", np.array([0, 1]), np.array([0.2, 0.6]), "AUC 1.00")
+    assert comparison._with_errors(curve).text == "ECE 0.30, Brier score 0.10"
