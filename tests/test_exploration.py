@@ -1,5 +1,6 @@
 """The explorer's logic without widgets, its widgets without a browser, and everything a user may hand to it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,10 +42,20 @@ def with_cbam(experiment: Experiment) -> exploration.TrainedCell:
 
 @pytest.fixture
 def own_home(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished run that a test may damage."""
-    shutil.copytree(trained_home, tmp_path / "home")
+    """A copy of the finished run that a test may damage, but for networks: their files are its own, by a second name.
+
+    Whoever writes to one must unlink that name first, or it is written in the finished run too.
+    """
+    shutil.copytree(trained_home, tmp_path / "home", copy_function=linked_if_a_network)
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+def linked_if_a_network(source: str, target: str) -> None:
+    if source.endswith(".pt"):  # a hundred megabytes each
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def mammogram(height: int = 300, width: int = 240) -> np.ndarray:
@@ -84,6 +95,7 @@ def test_the_checkpoint_of_another_network_is_refused(own_home: Path, how: str) 
     first, second, _ = exploration.trained_cells(experiment)
     path = experiment.runs / first.name / "best.pt"
     if how == "its config":
+        path.unlink()
         shutil.copy(experiment.runs / second.name / "best.pt", path)
     else:
         other = checkpoint.load(experiment.runs / second.name / "best.pt")["network"]
@@ -432,7 +444,9 @@ def test_without_a_trained_cell_the_page_says_so_and_another_protocol_still_work
 def test_a_foreign_checkpoint_is_a_sentence_and_the_other_network_still_works(own_home: Path) -> None:
     experiment = Experiment.of("tiny", "official", 0)
     first, second, _ = exploration.trained_cells(experiment)
-    shutil.copy(experiment.runs / second.name / "best.pt", experiment.runs / first.name / "best.pt")
+    path = experiment.runs / first.name / "best.pt"
+    path.unlink()
+    shutil.copy(experiment.runs / second.name / "best.pt", path)
     explorer = explore.Explorer(experiment)
     assert "is the checkpoint of another network" in sentence(explorer, "case")
     assert not is_shown(explorer, "case")
