@@ -2,12 +2,14 @@
 
 import hashlib
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from threading import Thread
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,6 +24,8 @@ from mammo_lib.training.experiments import UNFINISHED, Cell, Outcome
 from mammo_lib.training.folder import turn
 from mammo_lib.training.loop import TrainingDiverged
 from mammo_lib.training.schedule import Epoch
+
+Copy = Callable[[Path, Path], None]
 
 
 def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
@@ -51,8 +55,10 @@ def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
     assert shown.loc[names, "state"].tolist() == ["diverged", "not available", "waiting"]
 
 
-def test_a_cell_of_other_settings_is_stale(tmp_path: Path, trained_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(trained_home, tmp_path, dirs_exist_ok=True)
+def test_a_cell_of_other_settings_is_stale(
+    tmp_path: Path, trained_home: Path, copy_home: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_home(trained_home, tmp_path)
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     experiment = stages.Experiment.of("tiny", "official", 0)
     longer = replace(experiment.profile.global_training, max_epochs=2)
@@ -100,19 +106,102 @@ def test_a_finished_cell_is_told_though_the_next_is_interrupted(
     assert (experiment.results / "cells" / name / "predictions.csv").read_text() == "vgg16"
 
 
-@pytest.fixture
-def from_imagenet(tmp_path: Path, trained_home: Path, monkeypatch: pytest.MonkeyPatch) -> stages.Experiment:
-    """Tiny phantoms and a file of random weights in the place of ImageNet's; a warm-up, and then a rate of 0."""
-    shutil.copytree(trained_home / "data", tmp_path / "data")
-    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
-    file = tmp_path / "data" / "weights" / "vgg16_imagenet_random.pth"
-    file.parent.mkdir()
-    layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
-    torch.save({f"features.{name}": value for name, value in layers.state_dict().items()}, file)
+SIZE = 32  # the least that VGG16 takes
+NAME = "G/vgg16/imagenet/fold0-seed0"
+
+
+def warmed_up() -> stages.Experiment:
+    """The tiny profile at `SIZE`; a warm-up, and then a rate of 0."""
     experiment = stages.Experiment.of("tiny", "official", 0)
-    still = replace(experiment.profile.global_training, learning_rate=0.0)
-    warm_up = replace(experiment.profile.patch_training, batch_size=4, learning_rate=1e-3, max_epochs=2)
-    return replace(experiment, profile=replace(experiment.profile, global_training=still, warm_up=warm_up))
+    given = experiment.profile
+    profile = replace(
+        given,
+        patches=replace(given.patches, size=SIZE),
+        globals=replace(given.globals, size=SIZE),
+        global_training=replace(given.global_training, learning_rate=0.0),
+        warm_up=replace(given.patch_training, batch_size=4, learning_rate=1e-3, max_epochs=2),
+    )
+    return replace(experiment, profile=profile)
+
+
+def moving(experiment: stages.Experiment) -> stages.Experiment:
+    """The same with a stage G in which Adam moves whatever has a gradient."""
+    training = replace(experiment.profile.patch_training, batch_size=4)
+    return replace(experiment, profile=replace(experiment.profile, global_training=training))
+
+
+@pytest.fixture(scope="module")
+def untrained(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny phantoms at `SIZE`, and a file of random weights in the place of ImageNet's; to be copied, not changed."""
+    home, experiment = tmp_path_factory.mktemp("untrained"), warmed_up()
+    shutil.copytree(trained_home / "data", home / "data")
+    places = paths.Places(experiment.profile, home)
+    for name in ("patches", "globals"):
+        path = places.prepared / f"{name}.npy"
+        images = np.load(path)
+        path.unlink()
+        np.save(path, images[:, -SIZE - 16 : -16, :SIZE])  # within the breast
+    record = paths.read_json(places.prepared / "prepare.json")
+    sizes = paths.plain({"patches": experiment.profile.patches, "globals": experiment.profile.globals})
+    paths.write_json(places.prepared / "prepare.json", record | {"settings": record["settings"] | sizes})
+    places.weights.mkdir()
+    layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
+    state = {f"features.{name}": value for name, value in layers.state_dict().items()}
+    torch.save(state, places.weights / "vgg16_imagenet_random.pth")
+    return home
+
+
+@pytest.fixture
+def from_imagenet(
+    tmp_path: Path, untrained: Path, copy_home: Copy, monkeypatch: pytest.MonkeyPatch
+) -> stages.Experiment:
+    """The only cell that can be trained from ImageNet's weights is not yet."""
+    copy_home(untrained, tmp_path)
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    return warmed_up()
+
+
+@dataclass
+class Trained:
+    """A home where `NAME` was trained, and what was seen meanwhile."""
+
+    home: Path
+    states: list[str] = field(default_factory=list)  # of the training itself
+    seeds: list[int] = field(default_factory=list)  # of the warm-up and of what follows
+    second: list[pd.Series] = field(default_factory=list)  # a second process while the first predicts: outcome, status
+
+
+@pytest.fixture(scope="module")
+def once(untrained: Path, copy_home: Copy, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The cell trained once; to be copied, not changed."""
+    home, experiment, fit, predict = tmp_path_factory.mktemp("once"), warmed_up(), trainings.fit, trainings.predict
+    copy_home(untrained, home)
+    found = Trained(home)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def noted(*arguments: Any) -> Any:
+            found.seeds.append(arguments[5])
+            return fit(*arguments)
+
+        def come_in(*arguments: Any) -> pd.DataFrame:
+            patch.setattr(trainings, "predict", predict)
+            found.second.append(stages.train(experiment, NAME).iloc[0])
+            found.second.append(stages.status(experiment).set_index("cell").loc[NAME])
+            return predict(*arguments)
+
+        patch.setenv("MAMMO_CBAM_HOME", str(home))
+        patch.setattr(trainings, "fit", noted)
+        patch.setattr(trainings, "predict", come_in)
+        found.states += stages.train(experiment, NAME)["state"].tolist()
+    return found
+
+
+@pytest.fixture
+def finished(tmp_path: Path, once: Trained, copy_home: Copy, monkeypatch: pytest.MonkeyPatch) -> stages.Experiment:
+    """The cell that is trained from ImageNet's weights is done."""
+    copy_home(once.home, tmp_path)
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    return warmed_up()
 
 
 def weights_after(experiment: stages.Experiment, initial: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -126,24 +215,23 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> list[bool]:
     return [torch.equal(one, other) for one, other in zip(first, second, strict=True)]
 
 
-def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(from_imagenet: stages.Experiment) -> None:
-    name = "G/vgg16/imagenet/fold0-seed0"
-    assert stages.train(from_imagenet, name)["state"].tolist() == ["done"]
-    start = networks.build("vgg16", size=112, vgg_hidden=16, seed=0)
-    given = torch.load(from_imagenet.places.weights / "vgg16_imagenet_random.pth", weights_only=True)
-    trunk, head = weights_after(from_imagenet, "imagenet")
+def test_a_warm_up_trains_the_classifier_and_leaves_the_trunk(finished: stages.Experiment, once: Trained) -> None:
+    assert once.states == ["done"]
+    start = networks.build("vgg16", size=SIZE, vgg_hidden=16, seed=0)
+    given = torch.load(finished.places.weights / "vgg16_imagenet_random.pth", weights_only=True)
+    trunk, head = weights_after(finished, "imagenet")
     assert all(same(trunk, list(given.values())))
     assert not any(same(head, list(start.head.state_dict().values())))
-    folder, results = from_imagenet.runs / name, from_imagenet.results / "cells" / name
+    folder, results = finished.runs / NAME, finished.results / "cells" / NAME
     assert len(pd.read_csv(results / "warm_up" / "history.csv")) == 2
     assert len(pd.read_csv(results / "history.csv")) == 1
     assert [path.name for path in folder.rglob("*.pt")] == ["best.pt"]
     record = paths.read_json(folder / "run.json")
     expected = ("bf16", "captured") if torch.cuda.is_available() else ("fp32", "eager")
     assert (record["precision"], record["step"]) == expected
-    assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
-    other = replace(from_imagenet, profile=replace(from_imagenet.profile, warm_up=None))
-    outcome = stages.train(other, name)
+    assert stages.train(finished, NAME)["state"].tolist() == ["skipped"]
+    other = replace(finished, profile=replace(finished.profile, warm_up=None))
+    outcome = stages.train(other, NAME)
     assert outcome["state"].tolist() == ["failed"]
     assert "warm_up" in outcome["message"][0]
 
@@ -167,31 +255,30 @@ def test_what_is_published_has_a_warm_up_only_where_the_training_had_one(
     assert published == dict.fromkeys(("run.json", "history.csv", "predictions.csv"), "second")
 
 
-def test_a_finished_cell_stays_finished_when_its_weights_are_no_longer_at_hand(
-    from_imagenet: stages.Experiment,
-) -> None:
-    name, file = "G/vgg16/imagenet/fold0-seed0", from_imagenet.places.weights / "vgg16_imagenet_random.pth"
-    published = from_imagenet.results / "cells" / name / "predictions.csv"
-    stages.train(from_imagenet, name)
-    told = trainings.outcomes(from_imagenet).values.tolist()
-    assert told[0][:2] == [name, "done"]
+def test_a_finished_cell_stays_finished_when_its_weights_are_no_longer_at_hand(finished: stages.Experiment) -> None:
+    file = finished.places.weights / "vgg16_imagenet_random.pth"
+    published = finished.results / "cells" / NAME / "predictions.csv"
+    told = trainings.outcomes(finished).values.tolist()
+    assert told[0][:2] == [NAME, "done"]
     assert "26 entries loaded" in told[0][2]
     file.rename(file.with_suffix(".away"))
-    assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
-    assert trainings.outcomes(from_imagenet).values.tolist() == told
-    other = replace(from_imagenet, profile=replace(from_imagenet.profile, vgg_hidden=8))
-    assert "vgg_hidden: was 16, is 8" in stages.train(other, name)["message"].iloc[0]
+    assert stages.train(finished, NAME)["state"].tolist() == ["skipped"]
+    assert trainings.outcomes(finished).values.tolist() == told
+    other = replace(finished, profile=replace(finished.profile, vgg_hidden=8))
+    assert "vgg_hidden: was 16, is 8" in stages.train(other, NAME)["message"].iloc[0]
     assert published.exists()
-    assert "what an earlier training published stands" in trainings.outcomes(from_imagenet)["message"].iloc[0]
-    assert stages.train(from_imagenet, name)["state"].tolist() == ["skipped"]
-    assert trainings.outcomes(from_imagenet).values.tolist() == told
-    shutil.rmtree(from_imagenet.runs / name)  # as in a clone of the repository, which has no weights
-    assert stages.train(from_imagenet, name)["state"].tolist() == ["not available"]
+    assert "what an earlier training published stands" in trainings.outcomes(finished)["message"].iloc[0]
+    assert stages.train(finished, NAME)["state"].tolist() == ["skipped"]
+    assert trainings.outcomes(finished).values.tolist() == told
+    shutil.rmtree(finished.runs / NAME)  # as in a clone of the repository, which has no weights
+    assert stages.train(finished, NAME)["state"].tolist() == ["not available"]
     assert published.exists()
-    assert stages.train(from_imagenet, "G/vgg16_cbam/imagenet/*")["state"].tolist() == ["not available"]
+    assert stages.train(finished, "G/vgg16_cbam/imagenet/*")["state"].tolist() == ["not available"]
 
 
-def test_patch_weights_of_other_settings_are_refused(from_imagenet: stages.Experiment) -> None:
+def test_patch_weights_of_other_settings_are_refused_and_bring_a_classifier_without_warm_up(
+    from_imagenet: stages.Experiment,
+) -> None:
     assert stages.train(from_imagenet, "P/vgg16/scratch/*")["state"].tolist() == ["done"]
     faster = replace(from_imagenet.profile.patch_training, learning_rate=0.5)
     other = replace(from_imagenet, profile=replace(from_imagenet.profile, patch_training=faster))
@@ -199,42 +286,26 @@ def test_patch_weights_of_other_settings_are_refused(from_imagenet: stages.Exper
     assert outcome["state"] == "failed"
     assert "training.learning_rate: was" in outcome["message"]
     assert stages.train(from_imagenet, "G/vgg16/patch/*")["state"].tolist() == ["done"]
+    assert not (from_imagenet.runs / "G/vgg16/patch/fold0-seed0/warm_up").exists()
+    from_patches = trainings.load_network(from_imagenet, Cell("official", "P", "vgg16", "scratch")).state_dict()
+    trunk, head = weights_after(from_imagenet, "patch")
+    assert all(same([*trunk, *head], list(from_patches.values())))
 
 
-def test_two_processes_are_not_at_one_cell_until_its_record_is_written(
-    from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_are_not_at_one_cell_until_its_record_is_written(once: Trained) -> None:
     """The second one comes while the first predicts, when its training is over and no record is there yet."""
-    name, predict, second = "G/vgg16/imagenet/fold0-seed0", trainings.predict, []
-
-    def come_in(*arguments: Any) -> pd.DataFrame:
-        monkeypatch.setattr(trainings, "predict", predict)
-        second.append(stages.train(from_imagenet, name).iloc[0])
-        second.append(stages.status(from_imagenet).set_index("cell").loc[name])
-        return predict(*arguments)
-
-    monkeypatch.setattr(trainings, "predict", come_in)
-    assert stages.train(from_imagenet, name)["state"].tolist() == ["done"]
-    refused, shown = second
+    assert once.states == ["done"]
+    refused, shown = once.second
     assert refused["state"] == "failed"
     assert "another process trains here" in refused["message"]
     assert shown["state"] == "running"
 
 
-def test_a_warm_up_draws_from_random_numbers_of_its_own(
-    from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warm_up_draws_from_random_numbers_of_its_own(once: Trained) -> None:
     """A classifier that meets the batches and the dropout of its warm-up again knows them by heart."""
-    fit, seeds = trainings.fit, []
-
-    def noted(*arguments: Any) -> Any:
-        seeds.append(arguments[5])
-        return fit(*arguments)
-
-    monkeypatch.setattr(trainings, "fit", noted)
-    stages.train(from_imagenet, "G/vgg16/imagenet/fold0-seed0")
-    assert seeds[1] == 0
-    assert seeds[0] > 1000, "no seed that a cell may have"
+    warm_up, training = once.seeds
+    assert training == 0
+    assert warm_up > 1000, "no seed that a cell may have"
 
 
 def test_the_seed_of_a_cell_is_that_of_its_weights_and_of_its_training(
@@ -252,7 +323,7 @@ def test_the_seed_of_a_cell_is_that_of_its_weights_and_of_its_training(
     monkeypatch.setattr(loop, "train", begin)
     stages.train(replace(from_imagenet, seed=3), "G/vgg16/imagenet/fold0-seed3")
     assert [seed for seed, _ in begun] == [1_000_003, 3]
-    drawn = networks.build("vgg16", size=112, vgg_hidden=16, seed=3).head
+    drawn = networks.build("vgg16", size=SIZE, vgg_hidden=16, seed=3).head
     assert all(all(same(weights, list(drawn.state_dict().values()))) for _, weights in begun)
 
 
@@ -282,15 +353,18 @@ def test_a_cell_is_not_done_when_it_started_from_other_weights(
 
 
 def test_a_cell_stopped_after_its_warm_up_goes_on_as_if_it_had_not_been(
-    from_imagenet: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    from_imagenet: stages.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the same weights, bit for bit; and a warm-up that diverges is said to be one."""
-    moving = replace(from_imagenet.profile.patch_training, batch_size=4)
-    experiment = replace(from_imagenet, profile=replace(from_imagenet.profile, global_training=moving))
-    name = "G/vgg16/imagenet/fold0-seed0"
-    stages.train(experiment, name)
+    """To the same weights, bit for bit; and a warm-up that diverges is said to be one.
+
+    After it the whole network is trained.
+    """
+    experiment = moving(from_imagenet)
+    assert stages.train(experiment, NAME)["state"].tolist() == ["done"]
     unbroken = weights_after(experiment, "imagenet")
-    shutil.rmtree(experiment.runs / name)
+    given = torch.load(experiment.places.weights / "vgg16_imagenet_random.pth", weights_only=True)
+    assert not any(same(unbroken[0], list(given.values())))
+    shutil.rmtree(experiment.runs / NAME)
     fit, calls = trainings.fit, list[object]()
 
     def stop_at_the_second(*arguments: Any) -> Any:
@@ -301,37 +375,20 @@ def test_a_cell_stopped_after_its_warm_up_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(trainings, "fit", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        stages.train(experiment, name)
-    assert stages.status(experiment).set_index("cell")["state"][name] == "stopped"
+        stages.train(experiment, NAME)
+    assert stages.status(experiment).set_index("cell")["state"][NAME] == "stopped"
     monkeypatch.setattr(trainings, "fit", fit)
-    assert stages.train(experiment, name)["state"].tolist() == ["done"]
+    assert stages.train(experiment, NAME)["state"].tolist() == ["done"]
     assert all(all(same(*pair)) for pair in zip(unbroken, weights_after(experiment, "imagenet"), strict=True))
 
     def diverge(*_: object) -> NoReturn:
         raise TrainingDiverged("training loss is nan in epoch 1, step 8 (images a, b): look at these images")
 
-    shutil.rmtree(experiment.runs / name)
+    shutil.rmtree(experiment.runs / NAME)
     monkeypatch.setattr(trainings, "fit", diverge)
-    outcome = stages.train(experiment, name)
+    outcome = stages.train(experiment, NAME)
     assert outcome["state"].tolist() == ["diverged"]
     assert outcome["message"][0].startswith("in the warm-up: training loss is nan")
-
-
-def test_after_a_warm_up_the_whole_network_is_trained(from_imagenet: stages.Experiment) -> None:
-    moving = replace(from_imagenet.profile.patch_training, batch_size=4)  # Adam moves whatever has a gradient
-    experiment = replace(from_imagenet, profile=replace(from_imagenet.profile, global_training=moving))
-    stages.train(experiment, "G/vgg16/imagenet/fold0-seed0")
-    given = torch.load(experiment.places.weights / "vgg16_imagenet_random.pth", weights_only=True)
-    assert not any(same(weights_after(experiment, "imagenet")[0], list(given.values())))
-
-
-def test_weights_that_bring_a_classifier_have_no_warm_up(from_imagenet: stages.Experiment) -> None:
-    stages.train(from_imagenet, "P/vgg16/scratch/*")
-    stages.train(from_imagenet, "G/vgg16/patch/*")
-    assert not (from_imagenet.runs / "G/vgg16/patch/fold0-seed0/warm_up").exists()
-    from_patches = trainings.load_network(from_imagenet, Cell("official", "P", "vgg16", "scratch")).state_dict()
-    trunk, head = weights_after(from_imagenet, "patch")
-    assert all(same([*trunk, *head], list(from_patches.values())))
 
 
 def test_the_epoch_that_is_kept_is_that_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
