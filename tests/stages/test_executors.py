@@ -1,9 +1,9 @@
 """Where work is done: processes that end with a cell, processes that are kept for images, and the GPUs they may use."""
 
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,10 @@ class Counting(ThreadPoolExecutor):
 
 
 def test_explain_uses_the_executor_that_it_is_given(
-    trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_home: Path, tmp_path: Path, copy_home: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With maps that point nowhere: what makes them is slow and tested elsewhere."""
-    shutil.copytree(trained_home, tmp_path / "home")
+    copy_home(trained_home, tmp_path / "home")
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(explanation, "_maps", lambda *given: {explanation.GRADCAM: np.zeros(given[-1].shape)})
     monkeypatch.setattr(removal, "removal", lambda network, x, heat, seed, shares: np.zeros(len(x)))

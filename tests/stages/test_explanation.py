@@ -121,16 +121,53 @@ def test_a_control_is_of_a_network_whose_weights_are_not_the_trained_ones(monkey
     assert weights(trained, None) == [{100}, {100}]
 
 
+def without_removal():
+    experiment = stages.Experiment.of("tiny", "official", 0)
+    return replace(experiment, profile=replace(experiment.profile, removal=False))
+
+
 @pytest.fixture
-def finished(tmp_path, trained_home, monkeypatch):
-    shutil.copytree(trained_home, tmp_path, dirs_exist_ok=True)
+def finished(tmp_path, trained_home, copy_home, monkeypatch):
+    """A run that is not explained yet; its profile leaves removal out, which takes longest."""
+    copy_home(trained_home, tmp_path)
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
-    return stages.Experiment.of("tiny", "official", 0)
+    return without_removal()
 
 
-def test_a_profile_may_leave_removal_out(finished):
-    without = replace(finished, profile=replace(finished.profile, removal=False))
-    assert set(stages.explain(without)["measure"]) == set(localisation.MEASURES)
+@pytest.fixture(scope="module")
+def once(trained_home, copy_home, tmp_path_factory):
+    """A home whose run was explained, to be copied and not changed; and what that returned."""
+    home = tmp_path_factory.mktemp("explained")
+    copy_home(trained_home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAMMO_CBAM_HOME", str(home))
+        return home, stages.explain(without_removal())
+
+
+@pytest.fixture
+def explained(tmp_path, once, copy_home, monkeypatch):
+    copy_home(once[0], tmp_path)
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    return without_removal()
+
+
+def test_a_profile_may_leave_removal_out(once):
+    assert set(once[1]["measure"]) == set(localisation.MEASURES)
+
+
+def test_removal_is_measured_where_the_profile_has_it(finished, monkeypatch):
+    monkeypatch.setattr(removal, "SHARES", (0.02,))
+    assert not explanation.has_maps(finished)
+    measured = replace(finished, profile=replace(finished.profile, removal=True))
+    told = stages.explain(measured)
+    assert set(told["measure"]) == {*localisation.MEASURES, removal.MEASURE}
+    fall = told[told["measure"] == removal.MEASURE]
+    assert set(fall["method"]) == set(told["method"]) >= {explanation.GRADCAM, *localisation.CONTROLS}
+    assert fall["mean"].between(-1, 1).all()
+    assert pd.read_csv(finished.results / "localisation_cases.csv")[removal.MEASURE].notna().all()
+    differences = pd.read_csv(finished.results / "localisation_differences.csv")
+    assert set(differences["measure"]) == {*localisation.MEASURES, removal.MEASURE}
+    assert explanation.has_maps(measured)
 
 
 def test_maps_of_a_network_of_other_settings_are_not_taken(finished):
@@ -142,47 +179,46 @@ def test_maps_of_a_network_of_other_settings_are_not_taken(finished):
             ask()
 
 
-def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_asked_for(finished, capsys):
-    assert not explanation.has_maps(finished)
-    stages.explain(finished)
-    assert explanation.has_maps(finished)
-    other = replace(finished, seed=1)
+def test_what_is_drawn_is_of_the_network_that_is_there_and_of_the_seed_that_is_asked_for(explained, capsys):
+    assert explanation.has_maps(explained)
+    other = replace(explained, seed=1)
     assert not explanation.is_measured(other)
     assert not explanation.has_maps(other)
-    record = finished.places.prepared / "prepare.json"
+    record = explained.places.prepared / "prepare.json"
     content = paths.read_json(record)
     paths.write_json(record, content | {"hashes": content["hashes"] | {"globals.npy": 64 * "0"}})
-    assert not explanation.has_maps(finished), "the images were prepared anew"
+    assert not explanation.has_maps(explained), "the images were prepared anew"
     assert "its heat maps are not drawn: " in capsys.readouterr().out
     paths.write_json(record, content)
-    assert explanation.has_maps(finished)
-    with open(finished.runs / "G/resnet50_cbam/patch/fold0-seed0/best.pt", "ab") as file:
-        file.write(b"trained anew")
-    assert explanation.is_measured(finished)
-    assert not explanation.has_maps(finished)
+    assert explanation.has_maps(explained)
+    best = explained.runs / "G/resnet50_cbam/patch/fold0-seed0/best.pt"
+    network = best.read_bytes()
+    best.unlink()
+    best.write_bytes(network + b"trained anew")
+    assert explanation.is_measured(explained)
+    assert not explanation.has_maps(explained)
     assert "of an earlier training and not drawn: delete " in capsys.readouterr().out
 
 
-def test_what_was_measured_of_other_predictions_is_not_shown(finished):
+def test_what_was_measured_of_other_predictions_is_not_shown(explained):
     """The network was trained anew, and its maps are not made yet."""
-    stages.explain(finished)
     cell = "G/resnet50_cbam/patch/fold0-seed0"
-    published = finished.results / "cells" / cell / "predictions.csv"
+    published = explained.results / "cells" / cell / "predictions.csv"
     published.parent.mkdir(parents=True)
-    shutil.copyfile(finished.runs / cell / "predictions.csv", published)
-    assert explanation.is_measured(finished)
-    for table in stages.localisation_tables(finished):
+    shutil.copyfile(explained.runs / cell / "predictions.csv", published)
+    assert explanation.is_measured(explained)
+    for table in stages.localisation_tables(explained):
         for told in (
             "Network: ResNet50+CBAM, started from: Patch data.",
             "protocol official, seed 0",
-            finished.profile.data,
+            explained.profile.data,
         ):
             assert told in table.caption
     pd.read_csv(published).assign(probability=0.123).to_csv(published, index=False)
-    assert not explanation.is_measured(finished)
+    assert not explanation.is_measured(explained)
 
 
-def test_decisions_are_those_of_the_threshold_of_now(finished):
+def test_decisions_are_those_of_the_threshold_of_now(explained):
     def groups(experiment):
         stages.explain(experiment)
         cases = pd.read_csv(experiment.results / "localisation_cases.csv").drop_duplicates("image_id")
@@ -192,9 +228,9 @@ def test_decisions_are_those_of_the_threshold_of_now(finished):
         assert cases["group"].tolist() == named.tolist()
         return cases["group"].tolist()
 
-    stricter = replace(finished.profile.evaluation, threshold=0.65)
-    changed = replace(finished, profile=replace(finished.profile, evaluation=stricter))
-    assert groups(finished) != groups(changed)  # two cases lie between
+    stricter = replace(explained.profile.evaluation, threshold=0.65)
+    changed = replace(explained, profile=replace(explained.profile, evaluation=stricter))
+    assert groups(explained) != groups(changed)  # two cases lie between
 
 
 def test_a_network_of_other_images_is_not_explained(finished):
@@ -206,27 +242,26 @@ def test_a_network_of_other_images_is_not_explained(finished):
         stages.explain(finished)
 
 
-def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(finished):
+def test_a_cell_that_diverged_has_nothing_to_explain_and_its_older_maps_go(explained):
     """It diverged in a later epoch: the best one until then is on disk, and not what the tables show."""
-    stages.explain(finished)
-    picture = finished.figures / "fig7_gradcam.png"
+    picture = explained.figures / "fig7_gradcam.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"")
     cell = "G/resnet50_cbam/patch/fold0-seed0"
-    made = [*finished.results.glob("localisation*.csv"), picture, finished.runs / cell / explanation.MAPS]
+    made = [*explained.results.glob("localisation*.csv"), picture, explained.runs / cell / explanation.MAPS]
     assert len(made) == 5
-    (finished.runs / cell / "run.json").unlink()
+    (explained.runs / cell / "run.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"is not finished: run `python -m mammo_lib train .* first"):
-        stages.explain(finished)
+        stages.explain(explained)
     told = {"cell": [cell], "state": ["not available"], "message": ["no weights"]}
-    pd.DataFrame(told).to_csv(finished.results / "outcomes.csv", index=False)
+    pd.DataFrame(told).to_csv(explained.results / "outcomes.csv", index=False)
     with pytest.raises(FileNotFoundError, match=f"{cell} is not available, nothing to explain: no weights"):
-        stages.explain(finished)
+        stages.explain(explained)
     assert all(path.exists() for path in made), "as its published predictions"
     told |= {"state": ["diverged"], "message": ["training loss is nan in epoch 2"]}
-    pd.DataFrame(told).to_csv(finished.results / "outcomes.csv", index=False)
+    pd.DataFrame(told).to_csv(explained.results / "outcomes.csv", index=False)
     with pytest.raises(FileNotFoundError, match=f"{cell} is diverged, nothing to explain: training loss is nan"):
-        stages.explain(finished)
+        stages.explain(explained)
     assert not any(path.exists() for path in made)
 
 
