@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,19 @@ from mammo_lib.__main__ import main
 from mammo_lib.config import DATA_SEED
 from mammo_lib.data import cases, streaming
 from mammo_lib.data import prepare as room
-from mammo_lib.data.prepare import PrepareError
+from mammo_lib.data.prepare import PrepareError, PrepareSummary
 from mammo_lib.stages import archive, pictures
 from mammo_lib.stages.archive import MASSES, lesion_masks
 from mammo_lib.stages.experiment import read_table
 from mammo_lib.stages.grid import Grid
 
 PATIENTS = 10  # two a fold
+
+
+def prepare(experiment: stages.Experiment) -> PrepareSummary:
+    """Without processes: to start them takes longer than ten images."""
+    with ThreadPoolExecutor(1) as executor:
+        return stages.prepare(experiment, executor)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stages.Expe
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MAMMO_CBAM_HOME", str(home))
         made = stages.Experiment.of("own", "grouped_cv", 0)
-        stages.prepare(made)
+        prepare(made)
         stages.split(made)
         yield made
 
@@ -107,8 +114,8 @@ def test_masses_that_cannot_be_cut_stop_a_run_unless_a_part_will_do(
     table.loc[0, "box_w"] = 500  # beyond the image
     cases.write(table, path)
     with pytest.raises(PrepareError, match=r"1 of 10 masses cannot be used, more than the 1% .*\(--allow-partial"):
-        stages.prepare(experiment)
-    summary = stages.prepare(replace(experiment, allow_partial=True))
+        prepare(experiment)
+    summary = prepare(replace(experiment, allow_partial=True))
     assert (summary.masses, summary.set_aside) == (PATIENTS - 1, 1)
 
 
@@ -151,7 +158,7 @@ def test_what_preparing_set_aside_is_in_the_integrity_table(
     cases.write(table.assign(box_x=[900, *table["box_x"][1:]]), own / "cases.csv")
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     run = replace(experiment, allow_partial=True)
-    assert stages.prepare(run).set_aside == 1
+    assert prepare(run).set_aside == 1
     findings = stages.integrity(run).set_index("name")
     assert findings.loc["masses set aside", ["found", "ids"]].tolist() == [1, "001"]
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from mammo_lib import stages
 from mammo_lib.stages import transferring
@@ -17,9 +18,9 @@ SHARPER = 3.0
 
 
 @pytest.fixture
-def run(tmp_path, trained_home, monkeypatch):
+def run(tmp_path, trained_home, copy_home, monkeypatch):
     """Three cells of a small finished run."""
-    shutil.copytree(trained_home, tmp_path, dirs_exist_ok=True)
+    copy_home(trained_home, tmp_path)
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     return stages.Experiment.of("tiny", "official", 0)
 
@@ -42,6 +43,19 @@ def unsure(experiment, cell):
         weight = network.head[-1].weight
         weight.copy_(SHARPER * (weight - weight.mean(dim=1, keepdim=True)))
     return network
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small network of any size of images in the place of each trained one, for what does not depend on it."""
+
+    def load(_experiment, cell):
+        torch.manual_seed(len(cell.name))
+        return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+
+    with torch.random.fork_rng(devices=[]):
+        monkeypatch.setattr(transferring, "load_network", load)
+        yield
 
 
 def test_every_case_is_scored_by_every_trained_network(run, other, monkeypatch):
@@ -71,8 +85,14 @@ def test_every_case_is_scored_by_every_trained_network(run, other, monkeypatch):
         assert row["auc_low"] <= row["auc"] <= row["auc_high"]
 
 
+@pytest.mark.usefixtures("small")
 def test_labels_are_not_read(run, other):
     first = stages.transfer_cells(other, run)
+    folder = other.places.results("transfer") / "tiny" / "cells"
+    scored = [pd.read_csv(file) for file in folder.rglob("predictions.csv")]
+    assert len(scored) == 3
+    assert all(not frame["probability"].duplicated().any() for frame in scored)
+    assert first["auc"].dropna().ne(0.5).all()
     for name in ("patches", "globals"):
         path = other.places.prepared / f"{name}.csv"
         table = pd.read_csv(path)
@@ -93,6 +113,7 @@ def test_nothing_trained_is_said(run, other):
         stages.transfer_cells(other, replace(run, seed=1))
 
 
+@pytest.mark.usefixtures("small")
 def test_a_split_of_the_other_set_is_not_needed(run, other):
     assert not other.places.splits("as_written").exists()
     assert stages.transfer_cells(replace(other, protocol="as_written"), run)["auc"].notna().sum() == 3
