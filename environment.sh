@@ -5,7 +5,7 @@ extras="demo,download,cluster,explore,tensorboard,benchmarks,dev"
 
 # Looked for and not imported, which would take seconds of every run.
 has_package() {
-    (cd / && "$1" -c 'import importlib.util as i; assert all(map(i.find_spec, ("mammo_lib", "papermill", "torch", "xdist")))') >/dev/null 2>&1
+    (cd / && "$1" -c 'import importlib.util as i, sys; sys.exit(not all(map(i.find_spec, ("mammo_lib", "papermill", "torch", "xdist"))))') >/dev/null 2>&1
 }
 
 find_python() {

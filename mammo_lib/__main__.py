@@ -155,7 +155,7 @@ def _steps(arguments: argparse.Namespace, executor: "Executor | None") -> "dict[
         "remember": stages.remember,
         "forget": stages.forget,
     }
-    if getattr(arguments, "learnt_on", None):
+    if getattr(arguments, "learnt_on", None) is not None:
         source = stages.Experiment.of(arguments.learnt_on, "official", arguments.seed)
         steps |= {
             "probe": partial(stages.transfer_probe, source=source, executor=executor),

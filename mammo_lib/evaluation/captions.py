@@ -31,7 +31,7 @@ for _stage, _set in _SETS.items():
         f"roc_{_stage}": f"ROC curves on the test {_set}; bands: interval {_INTERVAL}.",
         f"confusion_{_stage}": f"Decisions on the test {_set} at the threshold: counts, and shares of the truth.",
         f"calibration_{_stage}": f"Calibration on the test {_set}: observed share malignant against the mean score, in "
-        "bins of equally many cases (the calibration error of the tables: of equal width).",
+        "bins of equally many cases (ECE, the calibration error, is of bins of equal width).",
         f"curves_{_stage}": f"Training on {_set}: loss and accuracy by epoch.",
     }
 
@@ -58,7 +58,7 @@ TABLES = {
     ),
     "problems": Told("Set aside, repaired or noted.", "One row an event; stage note: nothing was set aside."),
     "candidates": Told(
-        "Settings of stage G, tried on the proposed network from its P cell.",
+        "Settings of stage G, tried on the main network.",
         "Validation: accuracy (share of 1) and AUC of the best epoch, the one that would be kept; no test case was "
         "looked at. Losses: mean cross-entropy of the first and the last epoch.",
         {"learning rate": "{:g}", "batch size": "{:g}"},
@@ -84,7 +84,7 @@ TABLES = {
     ),
     "probe/readings": Told(
         "Ways of reading an image that the probe was chosen from.",
-        "AUC by cross-validation within the official training patients.",
+        "AUC by cross-validation within the training and validation patients, over the pairs of images of one fold.",
     ),
     "readings": Told(
         "Ways of reading an image with the mass map.",

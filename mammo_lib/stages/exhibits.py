@@ -102,7 +102,7 @@ class Exhibits:
 
 
 def captioned(name: str, frame: pd.DataFrame) -> "Styler":
-    """A stored table for a notebook, as the report has it: under its caption, with headings in words.
+    """A stored table for a notebook: under its caption, with headings in words and the report's decimals.
 
     name: that of its file, without the ending; KeyError for a table that has no caption.
     """
@@ -115,7 +115,7 @@ def captioned(name: str, frame: pd.DataFrame) -> "Styler":
     def number(form: str) -> Callable[[object], str]:
         return lambda value: form.format(value) if isinstance(value, float) else str(value)
 
-    styled = shown.style.format({column: number(forms[column]) for column in shown}, na_rep="")
+    styled = shown.style.format({column: number(forms[column]) for column in shown}, na_rep="", escape="html")
     return styled.set_caption(f"{told.caption} {told.note}".strip()).hide(axis="index")
 
 

@@ -66,9 +66,9 @@ _DDSM_CITATION = (
     "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
     "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0)."
 )
-NO_SEEDS = (
-    "These intervals are over patients: they know nothing of what another training seed would give, and are not "
-    "corrected for how many there are."
+OF_PATIENTS = (
+    "Intervals are over patients: they know nothing of what another training seed would give, and are not corrected "
+    "for how many there are."
 )
 OFFICIAL = {  # by source: whom "official" tests on, where that is not CBIS-DDSM's own test part
     "phantom": "the phantoms that were drawn as test patients",
@@ -274,12 +274,11 @@ def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]
         values = [f"{metric} {shown[metric, 'Ours']}" for metric in ("Sensitivity", "Specificity", "Accuracy", "AUC")]
         found["performance"] = f"{name}, {shown['', 'Cases']} images: {', '.join(values)}; all others in the tables."
         runs = spread[(spread["network"] == network) & (spread["initial"] == initial)].iloc[0]
-        found["spread"] = (
-            f"AUC of its {runs['runs']} trainings ({runs['folds']} fold(s), {runs['seeds']} seed(s)): mean "
-            f"{runs['mean']:.3f}, {runs['least']:.3f} to {runs['most']:.3f}; centres are not recorded."
-            if runs["runs"] > 1
-            else "Not known: one fold, one seed; centres are not recorded."
-        )
+        if runs["runs"] > 1:
+            found["spread"] = (
+                f"AUC of the {runs['runs']} trainings of {name} ({runs['folds']} fold(s), {runs['seeds']} seed(s)): "
+                f"mean {runs['mean']:.3f}, {runs['least']:.3f} to {runs['most']:.3f}; centres are not recorded."
+            )
     if is_measured(experiment):
         found["explanation"] = "Grad-CAM of every test image, measured against the lesion beside controls."
         told = "Shown as heat maps and measured" if (experiment.figures / "fig7_gradcam.png").exists() else "Measured"
@@ -287,20 +286,27 @@ def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]
     return found
 
 
-def answers(made: "dict[str, Table]") -> list[str]:
-    """What the tables of differences say, a sentence a question; none of a question that nothing could answer."""
+def answers(experiment: Experiment, made: "dict[str, Table]") -> list[str]:
+    """What the tables of differences say, a sentence a question; none of a question that nothing could answer.
+
+    Nor of the radiologist under as_written, whose test patients the networks were also trained on.
+    """
     from mammo_lib.evaluation.comparisons import QUESTIONS
 
     asked = made["questions"].frame
     known = [(told, asked[asked["question"] == question]) for question, told in QUESTIONS.items()]
     birads = [made[name].frame for name in ("birads_P", "birads_G") if name in made]
-    if birads:
+    if birads and experiment.protocol != "as_written":
         rows = pd.concat(birads)
         rows = rows.assign(first=rows["network"] + " (" + rows["initial"] + ")", second="the radiologist's grade")
-        known.append(("As good as the radiologist's BI-RADS grade?", rows))
+        told = "As good as the radiologist's BI-RADS grade? (What may favour either is below its table.)"
+        known.append((told, rows))
     answered = [(told, rows[rows["difference"].notna()]) for told, rows in known]
     found = [f"{told} {_differences(rows)}" for told, rows in answered if len(rows)]
-    return [*found, NO_SEEDS] if found else []
+    if not found:
+        return []
+    seeds = f"Seed {experiment.seed}" + ("; other seeds are in a table below." if "questions_seeds" in made else ".")
+    return [*found, f"{seeds} {OF_PATIENTS}"]
 
 
 def _differences(rows: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mammo_lib import paths
-from mammo_lib.config import EXTRA_LABELS, MASS_MAP, NETWORK_LABELS
+from mammo_lib.config import EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NETWORK_LABELS
 from mammo_lib.stages import facts
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
@@ -37,7 +37,7 @@ OUR_CITATION = "This reproduction: CITATION.cff of the repository."
 STAGES = (("P", "table1", "Table 1: patches"), ("G", "table2", "Table 2: whole mammograms"))
 IN_SHORT = ("aim", "protocol", "parts", "performance", "spread")
 FURTHER = ("birads", "added", "intervals", "units", "scores", "operating_points", "spread")  # tables of each stage
-UNTESTED = "{} has no result on whole mammograms in this run: nothing here tells whether its printed AUC is reached."
+UNTESTED = "{} from {} has no result on whole mammograms in this run."
 ONE_PROTOCOL = "Only one protocol has results; with a second one, the optimism of random splits is measured here."
 WHERE = ("localisation", "fig7_gradcam", "gradcam_contact_sheet")  # figures of Grad-CAM
 TRIED = ("candidates", "controls", "gates", "gates_first_steps", "probe/readings", "readings")
@@ -96,7 +96,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
     citations = (PAPER_CITATION, facts.CITATIONS[experiment.profile.source], OUR_CITATION)
     section = Exhibits(experiment, known, made, FIGURES | asked).section
     return [
-        section("In short", prose=[*_tested(experiment, known), *facts.answers(made)]),
+        section("In short", prose=[*_tested(experiment, known), *facts.answers(experiment, made)]),
         section(
             "Data",
             facts=("flow", "preprocessing", "leakage", "checks"),
@@ -162,8 +162,10 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
 def _tested(experiment: Experiment, known: Mapping[str, str]) -> list[str]:
     """What was asked, of whom, and how the main network did; or that it was not tested."""
     told = [known[name] for name in IN_SHORT if name in known]
-    untested = UNTESTED.format(NETWORK_LABELS[experiment.profile.main_network])
-    return told if "performance" in known else [*told, untested]
+    if "performance" in known:
+        return told
+    profile = experiment.profile
+    return [*told, UNTESTED.format(NETWORK_LABELS[profile.main_network], INITIAL_LABELS[profile.main_initial["G"]])]
 
 
 def _networks(table: "export.Table") -> bool:

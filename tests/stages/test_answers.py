@@ -31,6 +31,12 @@ def profile(every_protocol: dict[str, stages.Experiment]) -> Profile:
     return every_protocol["official"].profile
 
 
+@pytest.fixture(scope="module")
+def alone(profile: Profile) -> pd.DataFrame:
+    """The comparisons of this profile; to be read, not changed."""
+    return answers.compared([profile])
+
+
 @pytest.fixture
 def copy(profile: Profile, home: Path) -> Profile:
     """Another profile, into which the trainings of the first were copied."""
@@ -50,8 +56,8 @@ def auc(profile: Profile, name: str, seed: int) -> float:
     return float(roc_auc_score(test["label"], test["probability"]))
 
 
-def test_every_seed_is_compared(profile: Profile) -> None:
-    ours = answers.compared([profile]).query("profile == 'tiny' and protocol == 'official'")
+def test_every_seed_is_compared(profile: Profile, alone: pd.DataFrame) -> None:
+    ours = alone.query("profile == 'tiny' and protocol == 'official'")
     found = ours.query("question == 'CBAM' and first == 'ResNet50+CBAM (Patch data)'").set_index("seed")
     assert list(found.index) == [0, 1]
     for seed, row in found.iterrows():
@@ -68,9 +74,9 @@ def test_every_seed_is_compared(profile: Profile) -> None:
     assert transfer == pytest.approx(auc(profile, "G/resnet50/patch", 1) - auc(profile, "G/resnet50/scratch", 1))
 
 
-def test_every_protocol_is_compared_by_itself(profile: Profile) -> None:
+def test_every_protocol_is_compared_by_itself(profile: Profile, alone: pd.DataFrame) -> None:
     """Under the folds the AUC counts the pairs within each."""
-    ours = answers.compared([profile]).query("question == 'CBAM' and first == 'ResNet50+CBAM (Patch data)'")
+    ours = alone.query("question == 'CBAM' and first == 'ResNet50+CBAM (Patch data)'")
     found = ours.query("profile == 'tiny'").set_index("protocol")
     assert sorted(found.index) == ["as_written", "grouped_cv", "official", "official"]  # that one with two seeds
     folds = stages.Experiment(profile, "grouped_cv", 0).results / "cells/G"
@@ -88,10 +94,10 @@ def test_every_protocol_is_compared_by_itself(profile: Profile) -> None:
 
 
 def test_splits_are_compared_on_the_cases_that_both_tested(
-    profile: Profile, every_protocol: dict[str, stages.Experiment]
+    alone: pd.DataFrame, every_protocol: dict[str, stages.Experiment]
 ) -> None:
     stages.evaluate(every_protocol["official"])
-    found = answers.compared([profile]).query("question == 'random split'")
+    found = alone.query("question == 'random split'")
     stored = pd.read_csv(every_protocol["official"].results / "protocols.csv").query("first == 'as_written'")
     for second, expected in stored.groupby("second"):
         of_split = found[found["second"].str.endswith(f", {second}") & (found["seed"] == 0)]
@@ -99,22 +105,22 @@ def test_splits_are_compared_on_the_cases_that_both_tested(
     assert len(found.query("seed == 0")) == len(stored) > 0
 
 
-def test_splits_are_compared_with_every_seed(profile: Profile) -> None:
+def test_splits_are_compared_with_every_seed(profile: Profile, alone: pd.DataFrame) -> None:
     """The official protocol has a second one; AUCs of the shared patches by scikit-learn."""
     name = "P/resnet50/scratch/fold0-seed"
     drawn = pd.read_csv(stages.Experiment(profile, "as_written", 0).results / f"cells/{name}0" / PREDICTIONS)
     official = pd.read_csv(stages.Experiment(profile, "official", 0).results / f"cells/{name}1" / PREDICTIONS)
     both = drawn.query("part == 'test'").merge(official.query("part == 'test'"), on="id")
     aucs = [roc_auc_score(both["label_x"], both[f"probability_{side}"]) for side in "xy"]
-    found = answers.compared([profile]).query("question == 'random split' and seed == 1")
+    found = alone.query("question == 'random split' and seed == 1")
     assert set(found["arm"].str.partition(", ")[2]) == {"minus official"}
     row = found.query("first == 'ResNet50 (random), as_written, seed 0' and stage == 'P'").iloc[0]
     assert (row["cases"], row["difference"]) == (len(both), pytest.approx(aucs[0] - aucs[1]))
 
 
-def test_what_the_paper_printed_stands_beside(profile: Profile) -> None:
+def test_what_the_paper_printed_stands_beside(alone: pd.DataFrame) -> None:
     """Differences of its Tables 1 and 2, reckoned by hand."""
-    printed = answers.compared([profile]).query("profile == 'printed'")
+    printed = alone.query("profile == 'printed'")
     differences = printed.set_index(["first", "second"])["difference"]
     assert len(printed) == 3 + 6 + 6
     assert differences["ResNet50+CBAM (random)", "ResNet50 (random)"] == 0.0259  # 0.8607 - 0.8348
@@ -124,10 +130,10 @@ def test_what_the_paper_printed_stands_beside(profile: Profile) -> None:
     assert set(printed["protocol"]) == {""}
 
 
-def test_a_pair_of_trainings_that_was_copied_counts_once(profile: Profile, copy: Profile) -> None:
-    once, twice = (answers.compared(profiles) for profiles in ([profile], [profile, copy]))
-    pairs = ~once["question"].eq("random split")
-    assert len(twice) - len(once) == (~pairs).sum()  # of splits nothing says that they are the same
+def test_a_pair_of_trainings_that_was_copied_counts_once(profile: Profile, copy: Profile, alone: pd.DataFrame) -> None:
+    twice = answers.compared([profile, copy])
+    pairs = ~alone["question"].eq("random split")
+    assert len(twice) - len(alone) == (~pairs).sum()  # of splits nothing says that they are the same
     assert set(twice[twice["profile"] == "copy"]["question"]) == {"random split"}
     assert set(answers.compared([copy])["profile"]) == {"printed", "copy"}
 

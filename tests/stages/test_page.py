@@ -1,10 +1,10 @@
 """The page of a run whose cells are made up: complete whatever is there, nothing dangling, its facts the files' own."""
 
 import re
-import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -12,6 +12,9 @@ import pytest
 from mammo_lib import stages
 from mammo_lib.evaluation import captions, checklist
 from mammo_lib.stages import exhibits, explanation, facts, page, pictures
+
+if TYPE_CHECKING:
+    from mammo_lib.evaluation.export import Table
 
 SECTIONS = [
     "In short",
@@ -35,11 +38,22 @@ def text(run: stages.Experiment) -> str:
     return page.report(run).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def evaluated(run: stages.Experiment) -> "dict[str, Table]":
+    return stages.evaluate(run)
+
+
+@pytest.fixture
+def made(evaluated: "dict[str, Table]") -> "dict[str, Table]":
+    """The tables, to read or to exchange."""
+    return dict(evaluated)
+
+
 def test_every_section_is_there_in_order_though_steps_are_missing(text: str) -> None:
     assert [unescape(title) for title in re.findall(r"<h2[^>]*>(.*?)</h2>", text)] == SECTIONS
     looks = text.partition('<h2 id="where-the-network-looks">')[2].partition("<h2")[0]
     assert "Not made yet" in looks
-    assert "nan" not in re.sub(r"<[^>]*>", " ", text.partition("<main>")[2]).lower().split()
+    assert not re.search(r"\bnan\b", unescape(re.sub(r"<[^>]*>", " ", text.partition("<main>")[2])).lower())
 
 
 def test_every_link_leads_to_a_file_and_every_table_to_its_csv(text: str, run: stages.Experiment) -> None:
@@ -62,8 +76,8 @@ def test_ours_printed_and_difference_are_beside_each_other(text: str, run: stage
     assert re.fullmatch(rf"0\.8081\*? \({row.auc_difference:+.3f}\)", cells[place + 1])
 
 
-def test_facts_count_what_the_files_hold(run: stages.Experiment) -> None:
-    known = facts.facts(run, stages.evaluate(run))
+def test_facts_count_what_the_files_hold(run: stages.Experiment, made: "dict[str, Table]") -> None:
+    known = facts.facts(run, made)
     masses = pd.read_csv(run.results / "masses.csv")
     test = masses[masses.part == "test"]
     counted = f"test: {test.patient_id.nunique()} patients, {test.image_id.nunique()} images, {len(test)} masses"
@@ -74,13 +88,12 @@ def test_facts_count_what_the_files_hold(run: stages.Experiment) -> None:
     assert "software" not in known, "the environment was not described"
 
 
-def test_facts_tell_of_networks_that_have_results_only(run: stages.Experiment) -> None:
+def test_facts_tell_of_networks_that_have_results_only(run: stages.Experiment, made: "dict[str, Table]") -> None:
     """Two networks are made up, from random and from patch weights; then all of their predictions are taken away."""
-    known = facts.facts(run, stages.evaluate(run))
+    known = facts.facts(run, made)
     assert known["model"].startswith("ResNet50, ResNet50+CBAM; ")
     assert known["initialisation"] == "P: random. G: random, Patch data."
     assert known["robustness"].startswith("Also: other initial weights, networks without CBAM")
-    made = stages.evaluate(run)
     for name in ("table1", "table2"):
         frame = made[name].frame
         made[name] = replace(made[name], frame=frame.assign(auc=frame["auc"].where(frame["block"] == "baseline")))
@@ -90,9 +103,8 @@ def test_facts_tell_of_networks_that_have_results_only(run: stages.Experiment) -
     assert checklist.fill(nothing).set_index(["guideline", "item"]).loc[("CLAIM 2024", "22"), "state"] == checklist.OPEN
 
 
-def test_each_question_has_a_sentence_with_its_extremes(run: stages.Experiment) -> None:
-    made = stages.evaluate(run)
-    cbam, *others = facts.answers(made)
+def test_each_question_has_a_sentence_with_its_extremes(run: stages.Experiment, made: "dict[str, Table]") -> None:
+    cbam, *others = facts.answers(run, made)
     rows = made["questions"].frame.query("question == 'CBAM' and difference.notna()")
     least = rows.loc[rows["difference"].idxmin()]
     assert f"{len(rows)} differences in AUC, {(rows['low'] > 0).sum()} with an interval above 0" in cbam
@@ -101,12 +113,30 @@ def test_each_question_has_a_sentence_with_its_extremes(run: stages.Experiment) 
     assert "over random weights" in told
     assert "over ImageNet" not in told, "nothing was trained from ImageNet"
     assert "As good as the radiologist's BI-RADS grade?" in told
+    assert others[-1].startswith("Seed 0. Intervals are over patients")
+    leaking = facts.answers(replace(run, protocol="as_written"), made)
+    assert len(leaking) == len(others)
+    assert "radiologist" not in " ".join(leaking)
+    nothing = made["questions"].frame.assign(difference=float("nan"))
+    silent = {"questions": replace(made["questions"], frame=nothing)}
+    assert facts.answers(run, silent) == []
+
+
+def test_a_main_network_without_a_result_is_named(run: stages.Experiment, made: "dict[str, Table]") -> None:
+    known = facts.facts(run, made)
+    assert "spread" not in known, "one fold, one seed"
+    assert page._tested(run, known)[-1] == known["performance"]
+    without = {name: told for name, told in known.items() if name != "performance"}
+    told = page._tested(run, without)[-1]
+    assert told == "ResNet50+CBAM from Patch data has no result on whole mammograms in this run."
 
 
 def test_a_stored_table_is_shown_in_a_notebook_with_its_caption_and_decimals() -> None:
     frame = pd.DataFrame({"table": ["Table 1", "Table 1"], "chance": [0.00211, None], "all_cut": [3, 0]})
     page = exhibits.captioned("hypotheses", frame).to_html()
     assert "Named test sets and the rows they explain." in page
+    told = exhibits.captioned("outcomes", pd.DataFrame({"message": ["expected <class 'x'>"]})).to_html()
+    assert "expected &lt;class &#39;x&#39;&gt;" in told
     assert re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page) == [
         *("table", "chance", "all cut"),
         *("Table 1", "0.0021", "3"),
@@ -121,9 +151,8 @@ def test_one_difference_is_not_called_least_and_most() -> None:
     )
 
 
-def test_facts_and_figure_1_name_cbam_only_where_it_is(run: stages.Experiment) -> None:
-    assert "one CBAM behind" in facts.facts(run, stages.evaluate(run))["model"]
-    made = stages.evaluate(run)
+def test_facts_and_figure_1_name_cbam_only_where_it_is(run: stages.Experiment, made: "dict[str, Table]") -> None:
+    assert "one CBAM behind" in facts.facts(run, made)["model"]
     for name in ("table1", "table2"):
         frame = made[name].frame
         made[name] = replace(made[name], frame=frame[~frame["network"].str.endswith("+CBAM")])
@@ -135,32 +164,29 @@ def test_facts_and_figure_1_name_cbam_only_where_it_is(run: stages.Experiment) -
     assert dict(pictures.work_flow(run.profile))["patch network"] == "6 networks, with and without CBAM"
 
 
-def test_facts_tell_of_a_warm_up(run: stages.Experiment) -> None:
+def test_facts_tell_of_a_warm_up(run: stages.Experiment, made: "dict[str, Table]") -> None:
     warm_up = replace(run.profile.patch_training, learning_rate=3e-5, max_epochs=3)
     warm = replace(run, profile=replace(run.profile, warm_up=warm_up))
     told = "(from ImageNet, first with the trunk frozen: adam, learning rate 3e-05, batch 8, at most 3 epochs)"
-    assert told in facts.facts(warm, stages.evaluate(run))["training"]
-    assert "frozen" not in facts.facts(run, stages.evaluate(run))["training"]
+    assert told in facts.facts(warm, made)["training"]
+    assert "frozen" not in facts.facts(run, made)["training"]
 
 
+@pytest.mark.usefixtures("text")
 def test_the_checklist_is_answered_from_the_facts_and_open_where_there_are_none(run: stages.Experiment) -> None:
-    page.report(run)
     filled = pd.read_csv(run.results / "checklist.csv", keep_default_na=False).set_index(["guideline", "item"])
     assert "0 of" in filled.loc[("CLAIM 2024", "20"), "answer"]
     assert filled.loc[("CLAIM 2024", "31"), "state"].startswith("open")
     assert filled.loc[("TRIPOD+AI", "17"), "state"].startswith("open")
 
 
-def test_a_figure_is_shown_with_its_caption(run: stages.Experiment) -> None:
-    stages.evaluate(run)
-    shutil.rmtree(run.figures, ignore_errors=True)
-    before = unescape(page.report(run).read_text(encoding="utf-8"))
+def test_a_figure_is_shown_with_its_caption(run: stages.Experiment, text: str) -> None:
     told = exhibits.NOT_DRAWN.format("tiny", "official", 0)
-    assert before.count(told) == 4, "the data, both tables and the questions have figures; none is drawn"
+    assert unescape(text).count(told) == 4, "the data, both tables and the questions have figures; none is drawn"
     drawn = {path.stem for path in stages.draw_evaluation(run)}
-    text = page.report(run).read_text(encoding="utf-8")
-    assert unescape(text).count(told) == 1, "those of the data are drawn by another step"
-    shown = [unescape(caption) for caption in re.findall(r"<figcaption>(.*?)</figcaption>", text)]
+    after = page.report(run).read_text(encoding="utf-8")
+    assert unescape(after).count(told) == 1, "those of the data are drawn by another step"
+    shown = [unescape(caption) for caption in re.findall(r"<figcaption>(.*?)</figcaption>", after)]
     asked = captions.questions(pd.read_csv(run.results / "questions.csv")["question"].unique())
     assert {(captions.FIGURES | asked)[name] for name in drawn} == set(shown)
     assert len(shown) == len(drawn)
@@ -205,24 +231,21 @@ def test_a_notebook_shows_each_question_with_its_own_sentence(
         assert captions.QUESTIONS[question] in sentence.data
 
 
-def test_settings_that_were_tried_are_shown(run: stages.Experiment, text: str) -> None:
+def test_settings_that_were_tried_and_the_gates_are_shown(run: stages.Experiment, text: str) -> None:
     assert page.NOT_TRIED in unescape(text)
     pd.DataFrame({"candidate": ["slow"], "learning_rate": [1e-5], "batch_size": [4], "validation_auc": [0.5]}).to_csv(
         run.results / "candidates.csv", index=False
     )
-    told = unescape(page.report(run).read_text(encoding="utf-8"))
-    assert captions.TABLES["candidates"].caption in told
-    assert "1e-05" in told
-    assert page.NOT_TRIED not in told
-
-
-def test_the_gates_are_shown(run: stages.Experiment) -> None:
+    assert page._tried(run), "the candidates alone are enough"
     row = {"stage": "P", "network": "vgg16_cbam", "seed": 1, "when": "kept epoch", "channel_gate": 0.5}
     pd.DataFrame([row | {"spatial_gate": 7e-8}]).to_csv(run.results / "gates.csv", index=False)
     pd.DataFrame({"step": [1], "loss": [0.7], "spatial_gate": [0.45]}).to_csv(
         run.results / "gates_first_steps.csv", index=False
     )
     told = unescape(page.report(run).read_text(encoding="utf-8"))
+    assert captions.TABLES["candidates"].caption in told
+    assert "1e-05" in told
+    assert page.NOT_TRIED not in told
     assert captions.TABLES["gates"].caption in told
     assert captions.TABLES["gates_first_steps"].caption in told
     assert "7e-08" in told
