@@ -66,6 +66,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             for step in (["transfer"], ["probe"], ["map"])
         ),
         (["transfer", "--learnt-on", "tiny"], f"none of {CELLS} cells is trained: train profile tiny first"),
+        (["transfer", "--learnt-on", ""], "unknown profile ''"),
         (["check", "--profile", "nano"], "unknown profile 'nano': choose one of quick, paper"),
         (
             ["check", "--protocol", "oficial"],
