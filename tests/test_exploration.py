@@ -1,6 +1,5 @@
 """The explorer's logic without widgets, its widgets without a browser, and everything a user may hand to it."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,21 +40,13 @@ def with_cbam(experiment: Experiment) -> exploration.TrainedCell:
 
 
 @pytest.fixture
-def own_home(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished run that a test may damage, but for networks: their files are its own, by a second name.
-
-    Whoever writes to one must unlink that name first, or it is written in the finished run too.
-    """
-    shutil.copytree(trained_home, tmp_path / "home", copy_function=linked_if_a_network)
+def own_home(
+    trained_home: Path, tmp_path: Path, copy_home: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of the finished run that a test may damage, but for networks, which are linked: unlink them first."""
+    copy_home(trained_home, tmp_path / "home")
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-def linked_if_a_network(source: str, target: str) -> None:
-    if source.endswith(".pt"):  # a hundred megabytes each
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
 
 
 def mammogram(height: int = 300, width: int = 240) -> np.ndarray:

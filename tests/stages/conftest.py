@@ -36,29 +36,6 @@ def make_up(experiment: stages.Experiment) -> None:
     pd.DataFrame(outcomes, columns=["cell", "state", "message"]).to_csv(experiment.results / "outcomes.csv")
 
 
-@pytest.fixture(scope="session")
-def copy_home() -> Iterator[Callable[[Path, Path], None]]:
-    """Copy a home, or a folder of one, into a folder that may be there; its networks, 285 MB in all, are linked.
-
-    Who changes one (checkpoint.save puts a new file in its place) must unlink it first: it is the session's own.
-    """
-    linked = dict[str, tuple[int, int]]()
-
-    def state(file: str) -> tuple[int, int]:
-        about = Path(file).stat()
-        return about.st_size, about.st_mtime_ns
-
-    def copy(source: str, target: str) -> str:
-        if not source.endswith((".pt", ".pth")):
-            return shutil.copy2(source, target)
-        linked.setdefault(source, state(source))
-        Path(target).hardlink_to(source)
-        return target
-
-    yield lambda source, target: shutil.copytree(source, target, copy_function=copy, dirs_exist_ok=True)
-    assert {file: state(file) for file in linked} == linked, "a test wrote to a linked network"
-
-
 @pytest.fixture
 def exchange_labels() -> Callable[[stages.Experiment], stages.Experiment]:
     """Make of an experiment another one, whose data is the same with every label exchanged."""
