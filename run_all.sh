@@ -17,6 +17,7 @@ usage: ./run_all.sh [--profile NAME] [--protocol NAME] [--seed N] [--workers N] 
               reduced   CBIS-DDSM at 800 pixels, the paper's sizes; a GPU
               reduced-cpu  the same, trained small, for a host without a GPU
               reduced-cpu-adapted  that, with the settings of set G that did best on validation
+              reduced-cpu-resnet  ResNet50 of that, longer on patches, then whole images of 256 pixels
               reduced-cpu-imagenet  VGG16 from ImageNet through the patches to whole images of 256 pixels
               reduced-cpu-imagenet-normalised  the same, CBAM's spatial gate batch-normalised
               reduced-cpu-imagenet-longer  VGG16 of these without CBAM, trained for longer on whole images
