@@ -231,6 +231,11 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
 
 
+def aspect(row: Mapping[str, Any]) -> float | None:
+    """Original height / width of the image of a row; None where it is stored with it, or it is not known."""
+    return float(row[ASPECT]) if row.get(ASPECT) else None
+
+
 def files(table: pd.DataFrame) -> list[str]:
     """Every file that a case table names, once, in order."""
     return sorted(set(table[table.columns.intersection(PATHS)].to_numpy().ravel()) - {""})

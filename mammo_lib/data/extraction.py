@@ -108,7 +108,7 @@ def process_image(job: ImageJob) -> tuple[Findings, np.ndarray, np.ndarray]:
     boxes, problems = _find_boxes(job, image)
     if not boxes:
         return Findings(problems=problems), patches, view
-    whole, restored = _restore(image, boxes, job.aspect)
+    whole, restored = restore(image, boxes, job.aspect)
     white = int(whole.max())
     try:
         cut = global_image(whole, list(restored.values()), job.globals, white)
@@ -134,8 +134,26 @@ def lesion_view(job: ImageJob, crop: Box) -> np.ndarray | None:
         masks = [_read_mask(job.root, mass, image)[0] for mass in job.masses]
     except (ImageError, OSError):
         return None
-    whole, _ = _restore(255 * np.any(masks, axis=0).astype(np.uint8), {}, job.aspect)
+    whole, _ = restore(255 * np.any(masks, axis=0).astype(np.uint8), {}, job.aspect)
     return view_of_mask(whole >= 128, crop, job.globals.size)
+
+
+def restore(image: np.ndarray, boxes: Mapping[str, Box], aspect: float | None) -> tuple[np.ndarray, dict[str, Box]]:
+    """Image (H, W) and boxes with their original height / width, `aspect`; None: they have it.
+
+    The squeezed side is stretched, so that no pixel is lost.
+    """
+    if aspect is None:
+        return image, dict(boxes)
+    height, width = image.shape
+    wider, higher = max(1.0, height / aspect / width), max(1.0, width * aspect / height)
+    size = (round(width * wider), round(height * higher))
+    scaled = {}
+    for mass_id, box in boxes.items():
+        x, y = int(box.x * size[0] / width), int(box.y * size[1] / height)
+        right, bottom = -int(-box.right * size[0] // width), -int(-box.bottom * size[1] // height)
+        scaled[mass_id] = Box(x, y, right - x, bottom - y)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)), scaled
 
 
 def _patches(
@@ -210,18 +228,3 @@ def _of_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
 def _read_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[np.ndarray, str]:
     mask_path, crop_path = (_inside(root, name) if name else None for name in (mass.mask_path, mass.crop_path))
     return read_mask(mask_path, (image.shape[0], image.shape[1]), crop_path, image)
-
-
-def _restore(image: np.ndarray, boxes: Mapping[str, Box], aspect: float | None) -> tuple[np.ndarray, dict[str, Box]]:
-    """Image and boxes with their original height / width; the squeezed side is stretched, so that no pixel is lost."""
-    if aspect is None:
-        return image, dict(boxes)
-    height, width = image.shape
-    wider, higher = max(1.0, height / aspect / width), max(1.0, width * aspect / height)
-    size = (round(width * wider), round(height * higher))
-    scaled = {}
-    for mass_id, box in boxes.items():
-        x, y = int(box.x * size[0] / width), int(box.y * size[1] / height)
-        right, bottom = -int(-box.right * size[0] // width), -int(-box.bottom * size[1] // height)
-        scaled[mass_id] = Box(x, y, right - x, bottom - y)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)), scaled

@@ -136,16 +136,15 @@ def jobs_of(cases: pd.DataFrame, root: Path, profile: Profile, seed: int, work: 
     """One job an image, in the order of the case table."""
     jobs = []
     for image_id, rows in cases.groupby("image_id", sort=False):
-        masses = [_mass(row) for row in rows.to_dict("records")]
-        first = rows.iloc[0]
-        aspect = float(first[case_tables.ASPECT]) if first.get(case_tables.ASPECT) else None
+        records = case_tables.records(rows)
+        masses, first = [_mass(row) for row in records], records[0]
         result = work / f"{hashlib.sha256(str(image_id).encode()).hexdigest()[:24]}.npz"
-        about = (root, str(first["image_path"]), aspect, tuple(masses))
+        about = (root, str(first["image_path"]), case_tables.aspect(first), tuple(masses))
         jobs.append(ImageJob(*about, profile.patches, profile.globals, seed, result))
     return jobs
 
 
-def _mass(row: Mapping[Any, Any]) -> Mass:
+def _mass(row: Mapping[str, Any]) -> Mass:
     blank = pd.isna(row["box_w"])
     box = None if blank else Box(*(int(row[column]) for column in case_tables.BOX_COLUMNS))
     return Mass(row["mass_id"], box, row["mask_path"], row.get(case_tables.CROP_PATH, ""))

@@ -15,8 +15,8 @@ _INTERVAL = "over patients"
 FIGURES = {
     "fig1_work_flow": "The work from the archive to the explained decision (Fig. 1 of the paper).",
     "fig2_views": "The views of one patient, lesions outlined in red (Fig. 2 of the paper).",
-    "fig3_patch_and_global": "From mammogram to network: a patch of set P, the whole mammogram, the global image of "
-    "set G (Fig. 3 of the paper).",
+    "fig3_patch_and_global": "From mammogram to network: a patch of set P, the whole mammogram that it was cut from "
+    "(dashed), the global image of set G; lesions outlined in red (Fig. 3 of the paper).",
     "fig7_gradcam": "Grad-CAM of the main network, the proposed one where it is trained, beside the lesion: two benign "
     "and three malignant test images, chosen by a rule and not by looks (Fig. 7 of the paper).",
     "gradcam_contact_sheet": "Successes and failures of the main network, by truth and decision; the number is its "

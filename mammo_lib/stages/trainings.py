@@ -211,7 +211,6 @@ def fit(
         settings,
         default_device(),
         partial(_tell, folder),
-        training.precision,
     )
 
 

@@ -75,23 +75,22 @@ def train(
     config: Mapping[str, Any],
     device: str | torch.device = "cpu",
     progress: Callable[[str], None] = print,
-    precision: str | None = None,
 ) -> History:
     """Train `network` in place, or go on where a training in `folder` was stopped; on return it holds the best weights.
 
     `images` uint8 (N, S, S), may be a memory map; `labels` int (N,), 0 or 1; `ids` N names, for messages; `parts` index
     arrays "train" and "validation" (others are left alone). `folder` gets history.csv and last.pt after every epoch and
     best.pt after one that is the best so far, the checkpoints while the next epoch trains; `config` is stored with
-    them, and one with another config is refused (checkpoint.CheckpointMismatch). `progress` gets one line per epoch,
-    one before the first where a step is compiled, and one when interrupted. `precision` is "fp32" or "bf16" (autocast);
-    None takes bf16 on CUDA and fp32 elsewhere; under "fp32" torch's own TF32 settings hold.
+    them and with the precision, and one with another config is refused (checkpoint.CheckpointMismatch). `progress` gets
+    one line per epoch, one before the first where a step is compiled, and one when interrupted. In fp32 torch's own
+    TF32 settings hold.
 
     A batch of one sample has no batch statistics, so a last batch of one joins the batch before it. ValueError for
     arrays that do not fit together; TrainingDiverged, with the ids of the batch, for a loss that is NaN or infinite;
     folder.FolderBusy when another process trains here. After an interrupt the same call, with the network as it was
     built, goes on.
     """
-    device, chosen = torch.device(device), step.choose_precision(precision, device)
+    device, precision = torch.device(device), step.choose_precision(settings.precision, device)
     parts = {part: np.array(parts.get(part, ()), dtype=np.int64) for part in ("train", "validation")}
     _check(images, np.asarray(labels), ids, parts)
     generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
@@ -110,10 +109,10 @@ def train(
             augmentation=augmentation,
             seed=seed,
             device=device,
-            precision=chosen,
+            precision=precision,
             folder=folder,
             # half a training in each of two precisions is neither
-            config=paths.plain(config) | {"precision": chosen},
+            config=paths.plain(config) | {"precision": precision},
             writer=writer,
         )
         _resume(run)
@@ -139,8 +138,9 @@ def predict(
 ) -> np.ndarray:
     """Probability of malignant, float64 (n,), of the images (uint8 (N, S, S)) at `indices` (n,), in their order.
 
-    Leaves the network on `device` and in evaluation mode. `precision` as in `train`. In float32 every case whose logits
-    differ by 17 or more would have a probability of 1, and cases that tie have no order; in float64 it takes 37.
+    Leaves the network on `device` and in evaluation mode. `precision` as in `config.Training`. In float32 every case
+    whose logits differ by 17 or more would have a probability of 1, and cases that tie have no order; in float64 it
+    takes 37.
     """
     device = torch.device(device)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

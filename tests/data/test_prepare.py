@@ -430,13 +430,13 @@ def test_a_stretched_image_gets_its_proportions_back(archive, tmp_path):
 def test_restored_box_holds_the_stored_box():
     image = np.zeros((80, 80), np.uint8)
     image[30:41, 20:27] = 255
-    whole, boxes = extraction._restore(image, {"m": Box(20, 30, 7, 11)}, 1.6)
+    whole, boxes = extraction.restore(image, {"m": Box(20, 30, 7, 11)}, 1.6)
     assert whole.shape == (128, 80)
     assert boxes["m"] == Box(20, 48, 7, 18)
-    whole, boxes = extraction._restore(image, {"m": Box(20, 30, 7, 11)}, 0.5)
+    whole, boxes = extraction.restore(image, {"m": Box(20, 30, 7, 11)}, 0.5)
     assert whole.shape == (80, 160)
     assert boxes["m"] == Box(40, 30, 14, 11)
-    assert extraction._restore(image, {}, None)[0] is image
+    assert extraction.restore(image, {}, None)[0] is image
 
 
 @pytest.mark.parametrize(

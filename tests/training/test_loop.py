@@ -183,9 +183,10 @@ def test_batches_hold_everything_once_and_never_one_alone(count, size):
 
 def test_bf16_and_fp32_reach_the_same_result_within_the_spread_of_seeds(tmp_path):
     def final_losses(precision):
+        settings = replace(tiny.SETTINGS, precision=precision)
         return np.array(
             [
-                tiny.train(tmp_path / f"{precision}{seed}", seed=seed, precision=precision).epochs[-1].validation_loss
+                tiny.train(tmp_path / f"{precision}{seed}", seed, settings).epochs[-1].validation_loss
                 for seed in range(4)
             ]
         )
@@ -370,9 +371,10 @@ def test_another_config_does_not_go_on_from_a_checkpoint(tmp_path):
 
 def test_another_precision_does_not_go_on_from_a_checkpoint(tmp_path):
     """What None stands for differs between a CPU and a GPU."""
-    tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=1))
+    settings = replace(tiny.SETTINGS, max_epochs=1)
+    tiny.train(tmp_path, settings=settings, config={})
     with pytest.raises(checkpoint.CheckpointMismatch, match="precision: was 'fp32', is 'bf16'"):
-        tiny.train(tmp_path, settings=replace(tiny.SETTINGS, max_epochs=1), precision="bf16")
+        tiny.train(tmp_path, settings=replace(settings, precision="bf16"), config={})
 
 
 def test_best_weights_of_another_history_are_not_taken(tmp_path):
@@ -428,7 +430,7 @@ def test_a_validation_loss_that_is_not_finite_names_its_image(tmp_path):
         ({"parts": {"train": [3], "validation": [1]}}, "'train' has 1 images: at least 2"),
         ({"parts": {"train": [3, 34], "validation": [1]}}, "outside the 34 images"),
         ({"settings": replace(tiny.SETTINGS, optimiser="lion")}, "unknown optimiser 'lion'"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+        ({"settings": replace(tiny.SETTINGS, precision="fp8")}, "unknown precision 'fp8'"),
     ],
 )
 def test_input_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, changes, message):
@@ -478,10 +480,10 @@ def test_captured_training_equals_eager_training(tmp_path, stage, compiled, monk
     """With a ragged last batch, a falling learning rate and a resume; float32, without dropout."""
     monkeypatch.setattr(step, "COMPILE_FROM", 0 if compiled else step.COMPILE_FROM)
     settings = replace(config.PROFILES["paper"].training(stage), batch_size=8, max_epochs=8, plateau_patience=2)
-    short = replace(settings, max_epochs=8)
+    short = replace(settings, max_epochs=8, precision="fp32")
 
     def run(place, **changes):
-        return tiny.train(place, settings=short, network=without_dropout(), device="cuda", precision="fp32", **changes)
+        return tiny.train(place, settings=short, network=without_dropout(), device="cuda", **changes)
 
     def stop(line):
         if line.startswith("epoch 4/"):
