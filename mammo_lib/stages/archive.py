@@ -1,11 +1,9 @@
 """From an archive to sets P and G and their splits (2.1, 2.2)."""
 
 import json
-from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import DATA_SEED
+from mammo_lib.config import DATA_SEED, SAME_PATIENTS
+from mammo_lib.stages import sources
 from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 
 ID_COLUMN = {"P": "patch_id", "G": "image_id"}
 ARRAY = {"P": "patches", "G": "globals"}
-LAYOUTS = {
-    "reduced": "reduced CBIS-DDSM, images and COCO boxes",
-    "mini_mias": "mini-MIAS",
-    "table": "a table, cases.csv",
-}
 MASSES = "masses.csv"
 NEAR_DUPLICATES = "near_duplicates.csv"
 STREAMED = (  # at the end of a message that tells to prepare again
@@ -50,29 +44,14 @@ def read_archive(experiment: Experiment) -> Archive:
 
     FileNotFoundError when files of masses are missing, unless the experiment allows a partial archive.
     """
-    from mammo_lib.data import cbis_ddsm, mini_mias, own_table, reduced, streaming
+    from mammo_lib.data import streaming
 
     profile, root = experiment.profile, experiment.places.archive
     if profile.phantom is not None:
         _assure_phantoms(experiment)
     if is_streamed(experiment):
         return Archive(root, "CBIS-DDSM, streamed: its originals were not kept", *streaming.read_tables(root))
-    sources: dict[str, Callable[[Path, bool], tuple[pd.DataFrame, pd.DataFrame]]] = {
-        "phantom": cbis_ddsm.case_table,
-        "cbis_ddsm": cbis_ddsm.case_table,
-        "reduced": reduced.case_table,
-        "mini_mias": partial(mini_mias.case_table, asymmetries=profile.asymmetries),
-        "table": own_table.case_table,
-    }
-    if profile.source not in sources:
-        raise ValueError(
-            f"source {profile.source!r} has no reader: enter it where CONTRIBUTING.md says (Add a data set)"
-        )
-    if profile.source in ("phantom", "cbis_ddsm"):
-        layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
-    else:
-        layout = LAYOUTS[profile.source]
-    return Archive(root, layout, *sources[profile.source](root, experiment.allow_partial))
+    return Archive(root, *sources.of(profile).read(root, profile, experiment.allow_partial))
 
 
 def _assure_phantoms(experiment: Experiment) -> None:
@@ -253,7 +232,7 @@ def integrity(experiment: Experiment) -> pd.DataFrame:
     archive, pairs = read_archive(experiment), experiment.results / NEAR_DUPLICATES
     prepared = experiment.places.prepared / "problems.csv"  # begins with what the source set aside
     problems = read_table(prepared) if prepared.exists() else archive.problems
-    official = experiment.profile.source in ("cbis_ddsm", "reduced")
+    official = experiment.profile.source in SAME_PATIENTS
     found = read_table(pairs) if pairs.exists() else None
     table = room.to_frame(room.check(archive.cases, problems, archive.root, official, found))
     paths.write_table(table, experiment.results / "integrity.csv")

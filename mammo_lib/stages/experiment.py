@@ -15,12 +15,9 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
+from mammo_lib.stages import sources
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "pydicom", "grad-cam")
-HOW_TO_GET = {  # of a source, at the end of a message that its archive is not there
-    "cbis_ddsm": " (python -m mammo_lib download fetches it)",
-    "table": " (a folder with cases.csv, whose columns mammo_lib/data/cases.py documents, and the images it names)",
-}
 IDS = dict.fromkeys(  # text, also where all are digits
     ("id", "patch_id", "mass_id", "image_id", "patient_id", "image_a", "image_b"), str
 )
@@ -87,45 +84,40 @@ def map_results(experiment: Experiment) -> Path:
 
 def check(experiment: Experiment) -> None:
     """Refuse at the door what would fail later: unknown names, folders that cannot be written, no archive."""
-    from mammo_lib.stages.facts import CITATIONS
-
-    places, profile = experiment.places, experiment.profile
+    places, profile, source = experiment.places, experiment.profile, sources.of(experiment.profile)
     unknown = [name for name in profile.networks if name not in NETWORK_LABELS]
     if unknown:
         raise ValueError(
             f"profile {profile.name} names the network {unknown[0]!r}, which has no label: correct its name, or give "
             "it and its variant with CBAM a label in NETWORK_LABELS of mammo_lib/config.py"
         )
-    if profile.source not in CITATIONS:
-        raise ValueError(
-            f"profile {profile.name} has the source {profile.source!r}: choose one of {', '.join(CITATIONS)}, or enter "
-            "it where CONTRIBUTING.md says (Add a data set)"
-        )
     for folder in (places.prepared, experiment.runs, experiment.results, experiment.figures):
         _assure_writable(folder)
-    if profile.source == "mini_mias" and experiment.protocol == "official":
-        raise ValueError("mini-MIAS has no official split: choose --protocol grouped_cv or as_written")
+    if experiment.protocol == "official" and not source.official:
+        raise ValueError(
+            f"the data of profile {profile.name} has no official split: choose --protocol grouped_cv or as_written"
+        )
     if profile.phantom is None and not places.archive.is_dir():
         raise FileNotFoundError(
             f"{places.archive}: the archive of profile {profile.name} ({profile.data}) is not there: "
-            "put it there or name its folder in $MAMMO_CBAM_ARCHIVE" + HOW_TO_GET.get(profile.source, "")
+            "put it there or name its folder in $MAMMO_CBAM_ARCHIVE" + source.how_to_get
         )
-    if profile.source == "table":
-        _check_own(experiment)
+    if source.light:
+        _try_split(experiment)
 
 
-def _check_own(experiment: Experiment) -> None:
-    """Read and split a user's own table, which takes no pixel, before hours go into its images."""
-    from mammo_lib.data import own_table, splits
+def _try_split(experiment: Experiment) -> None:
+    """Read and split an archive, which takes no pixel, before hours go into its images."""
+    from mammo_lib.data import splits
 
-    root = experiment.places.archive
-    cases, _ = own_table.case_table(root, experiment.allow_partial)
+    profile, root = experiment.profile, experiment.places.archive
+    layout, cases, _ = sources.of(profile).read(root, profile, experiment.allow_partial)
     patches = cases.assign(patch_id=cases["mass_id"])
     images = cases.sort_values("label").drop_duplicates("image_id", keep="last")  # malignant if any mass is
     try:
-        splits.make(experiment.protocol, patches, images, experiment.profile.split, DATA_SEED)
+        splits.make(experiment.protocol, patches, images, profile.split, DATA_SEED)
     except ValueError as error:
-        raise ValueError(f"{root / own_table.TABLE}: {error}") from None
+        raise ValueError(f"{root} ({layout}): {error}") from None
 
 
 def _assure_writable(folder: Path) -> None:

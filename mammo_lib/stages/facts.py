@@ -1,7 +1,7 @@
 """What a run can say of itself for a reporting checklist: sentences by name, made from its settings and its records.
 
 A fact whose record is not there is blank, and the checklist's item stays open. What holds for a source of data (how it
-was acquired, what its labels are) is said by that source's own publication; what we do not know is left out.
+was acquired, what its labels are) stands in sources.py.
 """
 
 import importlib.metadata
@@ -22,6 +22,7 @@ from mammo_lib.config import (
     Training,
 )
 from mammo_lib.data.cases import set_aside
+from mammo_lib.stages import sources
 from mammo_lib.stages.archive import MASSES
 from mammo_lib.stages.experiment import Experiment, read_table
 from mammo_lib.stages.explanation import is_measured
@@ -29,65 +30,16 @@ from mammo_lib.stages.explanation import is_measured
 if TYPE_CHECKING:
     from mammo_lib.evaluation.export import Table
 
-_DDSM = {
-    "design": "Retrospective: a public collection (CBIS-DDSM, made from DDSM).",
-    "acquisition": "Screen-film mammograms, digitised for DDSM (Lee et al. 2017).",
-    "deidentification": "By the providers of the collection; nothing that identifies a patient is read here.",
-    "reference": "Pathology as CBIS-DDSM's tables give it; benign without callback counts as benign.",
-    "annotation": "Outlines and BI-RADS descriptors of CBIS-DDSM (Lee et al. 2017); none were added.",
-    "setting": "Four centres in the United States, as DDSM names them; the centre of a case is not recorded.",
-    "data_availability": "CBIS-DDSM is public (The Cancer Imaging Archive, CC BY 3.0).",
-}
-SOURCES = {
-    "cbis_ddsm": _DDSM,
-    "reduced": _DDSM,
-    "mini_mias": {
-        "design": "Retrospective: a public collection (mini-MIAS).",
-        "acquisition": "Film mammograms, digitised and reduced to 1024 x 1024 pixels (Suckling et al. 1994).",
-        "reference": "Severity as the collection's table gives it.",
-        "annotation": "Centre and radius of each lesion, from the collection's table; none were added.",
-        "data_availability": "mini-MIAS is to be had from its providers, for research only.",
-    },
-    "table": {
-        "reference": "Labels as the user's case table gives them.",
-        "annotation": "Boxes or masks as the user's case table names them.",
-    },
-    "phantom": {
-        "design": "No study of patients: the images are drawn by a program.",
-        "acquisition": "Drawn by data/phantom.py.",
-        "deidentification": "Nothing to remove: there are no patients.",
-        "reference": "Known: a phantom is drawn from its label.",
-        "annotation": "Known: a mask is drawn with its mass.",
-        "setting": "None: there are no patients.",
-        "data_availability": "Drawn anew from the seed by anyone, with the pinned packages byte for byte.",
-    },
-}
-_DDSM_CITATION = (
-    "Lee RS, Gimenez F, Hoogi A, et al. A curated mammography data set for use in computer-aided detection and "
-    "diagnosis research. Scientific Data 4, 170177, 2017 (CBIS-DDSM, CC BY 3.0)."
-)
 OF_PATIENTS = (
     "Intervals are over patients: they know nothing of what another training seed would give, and are not corrected "
     "for how many there are."
 )
-OFFICIAL = {  # by source: whom "official" tests on, where that is not CBIS-DDSM's own test part
-    "phantom": "the phantoms that were drawn as test patients",
-    "table": "the test patients of the table's column official_split",
-}
-CITATIONS = {  # by source
-    "cbis_ddsm": _DDSM_CITATION,
-    "reduced": _DDSM_CITATION,
-    "phantom": _DDSM_CITATION,  # of the real mammograms beside the phantoms
-    "mini_mias": "Suckling J, Parker J, Dance D, et al. The Mammographic Image Analysis Society digital mammogram "
-    "database. Excerpta Medica, International Congress Series 1069, 375-378, 1994 (mini-MIAS, for research only).",
-    "table": "The data: as its owner asks.",
-}
 
 
 def facts(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
     """Name -> sentence, for `evaluation.checklist.fill`; `made` are the tables that `evaluate` returns."""
     return (
-        SOURCES.get(experiment.profile.source, {})
+        sources.of(experiment.profile).facts
         | _method(experiment)
         | _models(experiment, made)
         | _records(experiment)
@@ -128,8 +80,8 @@ def _method(experiment: Experiment) -> dict[str, str]:
 
 def _protocol(experiment: Experiment) -> str:
     """In words; what "official" means depends on the source."""
-    if experiment.protocol == "official" and experiment.profile.source in OFFICIAL:
-        return f"{OFFICIAL[experiment.profile.source]}; validation cut from the others (ours)"
+    if experiment.protocol == "official":
+        return sources.of(experiment.profile).official
     return PROTOCOLS[experiment.protocol]
 
 

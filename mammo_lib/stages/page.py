@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mammo_lib import paths
 from mammo_lib.config import EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NETWORK_LABELS
-from mammo_lib.stages import facts
+from mammo_lib.stages import facts, sources
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, map_results
@@ -93,7 +93,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
     from mammo_lib.evaluation.report import Link
 
     asked = questions(made["questions"].frame["question"].unique())
-    citations = (PAPER_CITATION, facts.CITATIONS[experiment.profile.source], OUR_CITATION)
+    citations = (PAPER_CITATION, sources.of(experiment.profile).citation, OUR_CITATION)
     section = Exhibits(experiment, known, made, FIGURES | asked).section
     return [
         section("In short", prose=[*_tested(experiment, known), *facts.answers(experiment, made)]),

@@ -123,14 +123,33 @@ def test_a_users_table_that_cannot_be_split_is_refused_before_its_images_are_rea
     experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages.check(experiment)
-    with pytest.raises(ValueError, match=r"cases\.csv: official_split of 0. is '', .* use the protocol grouped_cv"):
+    with pytest.raises(
+        ValueError, match=r"own \(a table, cases\.csv\): official_split of 0. is '', .* use the protocol grouped_cv"
+    ):
         stages.check(replace(experiment, protocol="official"))
     own = shutil.copytree(experiment.places.archive, tmp_path / "own")
     table = cases.read(own / "cases.csv")
     cases.write(table.assign(label=0), own / "cases.csv")
     monkeypatch.setenv("MAMMO_CBAM_ARCHIVE", str(own))
-    with pytest.raises(ValueError, match=r"cases\.csv: grouped_cv: 0 malignant patients cannot fill 5 folds"):
+    with pytest.raises(ValueError, match=r"cases\.csv\): grouped_cv: 0 malignant patients cannot fill 5 folds"):
         stages.check(experiment)
+
+
+def test_an_archive_that_cannot_be_split_is_refused_before_its_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mini-MIAS with two of its masses, one of each class."""
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    archive = tmp_path / "data" / "mini-MIAS"
+    archive.mkdir(parents=True)
+    (archive / "Info.txt").write_text("mdb001 G CIRC B 500 400 50\nmdb003 F SPIC M 500 400 40\n")
+    for name in ("mdb001.pgm", "mdb003.pgm"):
+        (archive / name).write_bytes(b"no image: nobody looks at it")
+    experiment = stages.Experiment.of("mias-cpu-imagenet", "grouped_cv", 0)
+    with pytest.raises(ValueError, match=r"mini-MIAS \(mini-MIAS\): grouped_cv: 1 benign patients cannot fill 5 folds"):
+        stages.check(experiment)
+    with pytest.raises(ValueError, match="has no official split: choose --protocol grouped_cv or as_written"):
+        stages.check(replace(experiment, protocol="official"))
 
 
 def test_a_part_of_a_users_files_passes_the_door_when_it_will_do(
@@ -199,7 +218,7 @@ def test_fig_2_shows_one_image_of_a_view_with_its_own_boxes() -> None:
 
 def test_a_source_without_a_reader_is_refused_by_name(experiment: stages.Experiment) -> None:
     unknown = replace(experiment, profile=replace(experiment.profile, source="flat"))
-    with pytest.raises(ValueError, match="'flat' has no reader"):
+    with pytest.raises(ValueError, match="has the source 'flat': choose one of cbis_ddsm, "):
         archive.read_archive(unknown)
 
 
