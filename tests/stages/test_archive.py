@@ -216,12 +216,6 @@ def test_fig_2_shows_one_image_of_a_view_with_its_own_boxes() -> None:
     }
 
 
-def test_a_source_without_a_reader_is_refused_by_name(experiment: stages.Experiment) -> None:
-    unknown = replace(experiment, profile=replace(experiment.profile, source="flat"))
-    with pytest.raises(ValueError, match="has the source 'flat': choose one of cbis_ddsm, "):
-        archive.read_archive(unknown)
-
-
 def test_a_folder_of_someone_elses_is_not_taken_for_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     experiment = stages.Experiment.of("tiny", "official", 0)
