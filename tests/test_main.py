@@ -179,14 +179,16 @@ def test_the_traceback_is_there_for_who_asks_and_nothing_but_the_sentence_for_ot
 def test_forget_deletes_what_was_made_and_never_an_archive_of_the_user(tmp_path: Path, call: Call) -> None:
     archive, results = tmp_path / "data" / "CBIS-DDSM", tmp_path / "results" / "paper" / "official"
     other = tmp_path / "results" / "paper" / "grouped_cv"
-    for folder in (archive, results, other, tmp_path / "data" / "prepared" / "paper"):
+    prepared, applied = tmp_path / "data" / "prepared" / "paper", tmp_path / "results" / "paper" / "transfer"
+    for folder in (archive, results, other, prepared, applied):
         folder.mkdir(parents=True)
         (folder / "file").touch()
     assert call("forget", "--profile", "paper").returncode == 0
     assert (archive / "file").exists()
     assert (other / "file").exists()
     assert not results.exists()
-    assert not (tmp_path / "data" / "prepared" / "paper").exists()
+    assert not prepared.exists()
+    assert not applied.exists(), "other networks' predictions of the cases that were prepared"
 
 
 @pytest.mark.parametrize("lock", [CELL_CLAIM, TRAINING_CLAIM], ids=["a cell", "another training, of tune"])

@@ -26,7 +26,8 @@ def case_table(root: Path, allow_partial: bool = False, asymmetries: bool = Fals
     """Read `Info.txt`, in `root` or in `root`/all-mias, into (case table, problems table).
 
     Masses are the classes CIRC, SPIC and MISC, with `asymmetries` also ARCH and ASYM. A lesion without coordinates is a
-    row of problems; so is one without its image, with `allow_partial`. FileNotFoundError without Info.txt, and for
+    row of problems; so is one whose image has a malignant mass that cannot be used, and with `allow_partial` one
+    without its image. FileNotFoundError without Info.txt, and for
     missing images otherwise; ValueError, naming the line, when Info.txt is not the table it should be.
     """
     info = next((path for path in (root / "Info.txt", root / "all-mias" / "Info.txt") if path.is_file()), None)
@@ -36,6 +37,7 @@ def case_table(root: Path, allow_partial: bool = False, asymmetries: bool = Fals
     rows: list[dict[str, object]] = []
     problems: list[dict[str, str]] = []
     missing: list[dict[str, str]] = []
+    listed: list[dict[str, object]] = []
     count: Counter[str] = Counter()  # lesions of an image, and of a class that is not wanted
     for fields in _lesions(info):
         image_id, kind = fields[0], fields[2]
@@ -44,6 +46,7 @@ def case_table(root: Path, allow_partial: bool = False, asymmetries: bool = Fals
         if kind not in wanted:
             continue
         mass_id, image = f"{image_id}_{count[name]}", info.parent / f"{image_id}.pgm"
+        listed.append({"mass_id": mass_id, "image_id": image_id, "label": int(fields[3] == "M")})
         reason = _unusable(fields)
         if reason:
             problems.append(cases.problem(mass_id, "read", image.relative_to(root).as_posix(), reason))
@@ -52,6 +55,9 @@ def case_table(root: Path, allow_partial: bool = False, asymmetries: bool = Fals
             missing.append(cases.problem(mass_id, "read", image.relative_to(root).as_posix(), reason))
         else:
             rows.append(_row(mass_id, fields, image.relative_to(root).as_posix()))
+    unlabelled = cases.label_unknown(listed, [*problems, *missing])
+    rows = [row for row in rows if row["mass_id"] not in {problem["id"] for problem in unlabelled}]
+    problems += unlabelled
     if not rows and not missing:
         raise ValueError(f"{info}: lists no mass with coordinates: {len(problems)} set aside")
     cases.require_complete(missing, len(rows) + len(missing), root, allow_partial)

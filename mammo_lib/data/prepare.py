@@ -301,6 +301,7 @@ def locked(destination: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PrepareError(f"{destination} is being prepared by another process: wait until it ends") from None
+        paths.remove_parts(destination)
         yield
 
 

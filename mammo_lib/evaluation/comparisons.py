@@ -27,7 +27,7 @@ from mammo_lib.evaluation.tables import (
 CBAM, OVER_IMAGENET, OVER_SCRATCH = "CBAM", "patch over ImageNet", "patch over scratch"
 TAUGHT, OVER_PROBE = "taught over frozen", "network over probe"
 SPLIT = "random split"  # asked of two protocols, not of two networks
-SIZE = "input size"  # asked of two profiles
+SIZE, LENGTH = "input size", "training length"  # asked of two profiles
 AS_PRINTED = "printed"  # in place of a profile
 QUESTIONS = {
     CBAM: "Does CBAM help? Each network with CBAM against its own backbone.",
@@ -206,6 +206,29 @@ def _mean_interval(pairs: Sequence[pd.DataFrame], setting: Setting) -> dict[str,
     return {"mean_low": drawn.get("low"), "mean_high": drawn.get("high")}
 
 
+def change(
+    comparison: Comparison, longer: Sequence[Results], shorter: Sequence[Results], setting: Setting
+) -> dict[str, object]:
+    """How much longer trainings move the difference of a comparison: its mean over the one minus its mean over the
+    other, with the interval of patients resampled for all trainings at once, or a note.
+
+    longer, shorter: the results of each seed. ValueError unless all have the same test cases.
+    """
+    pairs = [_paired(comparison, results, setting) for results in (*longer, *shorter)]
+    patients = pairs[0]["patient_id"]
+    if any(not paired["id"].equals(pairs[0]["id"]) for paired in pairs):
+        raise ValueError(f"{setting.profile.name}, {setting.profile.shorter}: their test cases differ; split anew")
+    means = [
+        statistics.mean([_gap(paired) for paired in half]) for half in (pairs[: len(longer)], pairs[len(longer) :])
+    ]
+    row: dict[str, object] = {"cases": len(pairs[0]), "patients": patients.nunique()}
+    try:
+        drawn = bootstrapped(statistics.difference(*means), patients, setting)
+    except UNDEFINED as reason:
+        return row | {"note": str(reason)}
+    return row | drawn | {"difference": drawn["estimate"]}
+
+
 def _gap(paired: pd.DataFrame) -> statistics.Statistic:
     label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
     return statistics.difference(
@@ -257,7 +280,8 @@ def bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting: 
     replicates = statistics.bootstrap(statistic, patients, evaluation.resamples, setting.seed)
     found = statistics.percentile(replicates, evaluation.confidence)
     note = f"{replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
-    row = {"p": statistics.bootstrap_p(replicates), "note": note if replicates.excluded else ""}
+    row: dict[str, object] = {"estimate": found.estimate, "p": statistics.bootstrap_p(replicates)}
+    row["note"] = note if replicates.excluded else ""
     if found.is_point:
         return row | {"note": joined(row["note"], POINT)}
     return row | {"low": found.low, "high": found.high}

@@ -13,25 +13,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mammo_lib.config import Evaluation
-from mammo_lib.evaluation.comparisons import AS_PRINTED, CBAM, OVER_IMAGENET, OVER_SCRATCH, SIZE, SPLIT
+from mammo_lib.evaluation.comparisons import AS_PRINTED, CBAM, LENGTH, OVER_IMAGENET, OVER_SCRATCH, SIZE, SPLIT
 from mammo_lib.evaluation.figures import BLUE, DOUBLE, GREY, LIGHT, RED, at_least_one, new_figure, styled
 
 PANELS = {  # title -> questions, by their names in the table
     "Does CBAM help? With CBAM minus without": (CBAM,),
     "Do patches help whole mammograms? With minus without": (OVER_IMAGENET, OVER_SCRATCH),
+    "Do more epochs move these? Longer minus shorter": (LENGTH,),
     "Does the split move the AUC? Random minus by patient": (SPLIT,),
     "What does a smaller image cost? Larger minus smaller": (SIZE,),
 }
+MEAN = "mean"
 SIGNS: dict[Any, dict[str, Any]] = {  # networks above chance -> marker
     2: {"color": BLUE, "marker": "s"},
     1: {"color": BLUE, "marker": "s", "fillstyle": "left", "markerfacecoloralt": "white"},
     0: {"color": GREY, "marker": "s", "markerfacecolor": "white"},
+    MEAN: {"color": BLUE, "marker": "o"},
     AS_PRINTED: {"color": RED, "marker": "D", "linestyle": "none"},
 }
 LEGEND = {
     2: "ours, one training seed",
     1: "one of the two not shown to be above chance",
     0: "neither shown to be above chance",
+    MEAN: "mean of the seeds above it",
     AS_PRINTED: "printed, one network",
 }
 SPREAD = 0.26  # of a line's height, from one training seed to the next
@@ -42,9 +46,9 @@ LINE, ROOM = 0.155, 0.3  # inches: a line's height, and what a panel needs besid
 def overview(frame: pd.DataFrame, data: str) -> Figure:
     """Differences in AUC with their intervals, a line a profile and network, a square a training seed.
 
-    frame: columns question, arm, line, profile, auc_first, auc_second, difference, low, high, above_chance. A line
-    without any difference stays in the figure, marked "not available". Right: AUCs of the two, from the least to the
-    highest of the seeds. ValueError for a question that has no panel.
+    frame: columns question, arm, line, profile, seed, auc_first, auc_second, difference, low, high, above_chance; a row
+    of ours without a seed is a mean. A line without any difference stays in the figure, marked "not available". Right:
+    AUCs of the two, from the least to the highest of the seeds. ValueError for a question that has no panel.
     """
     at_least_one(frame)
     unknown = sorted(set(frame["question"]) - {name for names in PANELS.values() for name in names})
@@ -60,7 +64,7 @@ def overview(frame: pd.DataFrame, data: str) -> Figure:
         axes.set_title(title, loc="left", fontweight="bold")
     grid[-1, 0].set_xlabel(f"difference in AUC, {Evaluation().confidence:.0%} interval over patients")
     handles = [Line2D([], [], markersize=3.5, label=LEGEND[kind], **sign) for kind, sign in SIGNS.items()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1)
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, columnspacing=1)
     return figure
 
 
@@ -75,15 +79,13 @@ def _lines(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame | None]]:
 def _draw(axes: Axes, lines: list[tuple[str, pd.DataFrame | None]]) -> None:
     places = np.arange(len(lines))[::-1]
     axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
-    for place, (label, rows) in zip(places, lines, strict=True):
-        if rows is None:
-            blank = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            at_left = axes.get_yaxis_transform()
-            axes.text(0, place, label, transform=at_left, va="center", fontsize=6.5, fontstyle="italic", bbox=blank)
-        else:
+    for place, (_, rows) in zip(places, lines, strict=True):
+        if rows is not None:
             axes.axhline(place, color=LIGHT, linewidth=0.3, zorder=0)
             _draw_line(axes, float(place), rows)
-    axes.set_yticks(places, ["" if rows is None else label for label, rows in lines])
+    axes.set_yticks(places, [label for label, _ in lines])
+    for text, (_, rows) in zip(axes.get_yticklabels(), lines, strict=True):
+        text.set_fontstyle("italic" if rows is None else "normal")
     right = axes.secondary_yaxis("right")
     texts = ["" if rows is None else _aucs(rows) for _, rows in lines]
     right.set_yticks(places, ["AUCs of the two" if any(texts) else "", *texts[1:]])  # the first line is a heading
@@ -99,7 +101,7 @@ def _draw_line(axes: Axes, place: float, rows: pd.DataFrame) -> None:
     printed = (rows["profile"] == AS_PRINTED).all()
     offsets = np.zeros(len(rows)) if printed else SPREAD * ((len(rows) - 1) / 2 - np.arange(len(rows)))
     for height, row in zip(place + offsets, rows.to_dict("records"), strict=True):
-        kind = AS_PRINTED if printed else 2 if pd.isna(row["above_chance"]) else row["above_chance"]
+        kind = AS_PRINTED if printed else MEAN if pd.isna(row["seed"]) else row["above_chance"]
         axes.plot([row["low"], row["high"]], [height, height], color=SIGNS[kind]["color"], linewidth=0.8)
         axes.plot(row["difference"], height, markersize=3 if printed else 2.6, **SIGNS[kind])
 

@@ -60,6 +60,7 @@ def against_birads(
         if zero_as_four is not None:
             level = paired_difference(align(scores, tested(zero_as_four, unit)), setting)
             found |= _named("zero_as_four", level, ("auc_second", *_GAP))
+            found["note"] = joined(found["note"], level["note"] and f"0 as 4: {level['note']}")
         rows.append(row | found)
     frame = pd.DataFrame(rows).rename(columns=_RENAMED).reindex(columns=_COLUMNS)
     frame = frame.astype({name: "Int64" if name in _COUNTS else "Float64" for name in _COLUMNS[4:-1]})

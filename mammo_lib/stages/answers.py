@@ -1,4 +1,4 @@
-"""The paper's two questions, that of the split and that of the input size, on CBIS-DDSM: every pair of trained
+"""The paper's two questions, those of the split, the input size and the epochs, on CBIS-DDSM: every pair of trained
 networks, of every profile that has results, beside the differences that the paper printed.
 
 Reads stored predictions: no image, no network, no torch. Leaves out what has tables of its own: our own rows against
@@ -15,6 +15,7 @@ from mammo_lib import paths
 from mammo_lib.config import (
     EXTRA_INITIAL,
     EXTRA_LABELS,
+    INITIAL_LABELS,
     PATCH_PARENTS,
     PROBE,
     PROFILES,
@@ -63,9 +64,10 @@ def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
 
     arm, line: in words, which set from which weights, and which network of which profile, with the protocol where it is
     not the official one. above_chance: how many of the two are, the interval of their AUC over patients (Obuchowski
-    1997) lying above a half. What was printed has neither seed nor interval; a split's difference is that of the cases
-    which both splits tested, a size's that of our probe. A pair of trainings that lies in two profiles is shown with
-    the first. FileNotFoundError when no profile has results.
+    1997) lying above a half; of more epochs, the least of its pairs. What was printed has neither seed nor interval; a
+    split's difference is that of the cases which both splits tested, a size's that of our probe; of more epochs the
+    mean over seeds has a row, without a seed. A pair of trainings that lies in two profiles is shown with the first.
+    FileNotFoundError: no profile has results.
     """
     ours: list[dict[str, Any]] = []
     official: list[tuple[Profile, Mapping[int, Results]]] = []
@@ -75,7 +77,7 @@ def compared(profiles: Sequence[Profile]) -> pd.DataFrame:
             ours += _asked(profile, protocol, seeds)
         ours += _splits(profile, trained)
         official.append((profile, trained[OFFICIAL]))
-    ours += _sizes(official)
+    ours += [*_sizes(official), *_lengths(official)]
     if not ours:
         results = paths.repository() / "results"
         raise FileNotFoundError(f"{results}: no profile on CBIS-DDSM has predictions: train one")
@@ -153,10 +155,12 @@ def _splits(profile: Profile, trained: "Mapping[str, Mapping[int, Results]]") ->
     pairs = [(name, *pair) for name in (STRICT, OFFICIAL) for pair in product(trained[LOOSE], trained[name])]
     for strict, loose_seed, seed in pairs:
         results = {LOOSE: trained[LOOSE][loose_seed], strict: trained[strict][seed]}
+        keys = {(key[0], ROW_LABELS[key[1]], INITIAL_LABELS[key[2]]): key for key in results[LOOSE]}
         for row in protocols.protocols(results, setting).frame.to_dict("records"):
             again = row["network"] == EXTRA_LABELS[PROBE] and (loose_seed, seed) != (0, 0)
             if again or pd.isna(row["shared_difference"]):
                 continue
+            key = keys[row["stage"], row["network"], row["initial"]]
             # our own rows read a patch as a window of set G
             size = profile.size("G" if row["network"] in EXTRA_LABELS.values() else row["stage"])
             named = f"{row['network']} ({row['initial']}), "
@@ -174,6 +178,7 @@ def _splits(profile: Profile, trained: "Mapping[str, Mapping[int, Results]]") ->
                 "difference": row["shared_difference"],
                 "low": row["shared_difference_low"],
                 "high": row["shared_difference_high"],
+                "above_chance": sum(_above_chance(found[key], profile) for found in results.values()),
             }
 
 
@@ -213,6 +218,38 @@ def _sizes(official: "Sequence[tuple[Profile, Mapping[int, Results]]]") -> Itera
                 "seed": 0,
                 "above_chance": sum(_above_chance(cases, experiment.profile) for cases in (best, frame)),
             }
+
+
+def _lengths(official: "Sequence[tuple[Profile, Mapping[int, Results]]]") -> Iterator[dict[str, Any]]:
+    """What more epochs make of CBAM's gain and of the patches', with each seed that both lengths have, and on average.
+
+    Of stages that the two profiles train at the same size; one without a shorter profile among these has none.
+    """
+    from mammo_lib.evaluation import comparisons
+
+    by_name = {profile.name: (profile, trained) for profile, trained in official}
+    for profile, longer in official:
+        before, shorter = by_name.get(profile.shorter, (profile, {}))
+        for comparison in comparisons.planned(profile):
+            keys, stage = {comparison.first, comparison.second}, comparison.first[0]
+            seeds = [seed for seed in longer if keys <= set(longer[seed]) & set(shorter.get(seed, {}))]
+            if not seeds or profile.size(stage) != before.size(stage):
+                continue
+            setting = setting_of(Experiment(profile, OFFICIAL, seed=0))
+            gain = f"{comparisons.name_of(comparison.first)} minus {comparisons.name_of(comparison.second)}"
+            names = _named(comparison, profile) | {
+                "question": comparisons.LENGTH,
+                "arm": f"{comparison.question}, {SETS[stage]}, minus {before.name}",
+                "stage": stage,
+                "first": f"{gain}, {profile.name}",
+                "second": f"{gain}, {before.name}",
+            }
+            for seed in (*seeds, None) if len(seeds) > 1 else seeds:
+                some = seeds if seed is None else [seed]
+                now, then = ([trained[seed] for seed in some] for trained in (longer, shorter))
+                least = min(sum(_above_chance(found[key], profile) for key in keys) for found in (*now, *then))
+                row = comparisons.change(comparison, now, then, setting)
+                yield names | row | {"seed": seed, "above_chance": least}
 
 
 def _printed() -> Iterator[dict[str, Any]]:

@@ -138,6 +138,7 @@ def forget(experiment: Experiment) -> None:
     folder.FolderBusy while something trains.
     """
     from mammo_lib.data import streaming
+    from mammo_lib.stages.transferring import TRANSFER
     from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, is_claimed
 
     locks = [lock for name in (CELL_CLAIM, TRAINING_CLAIM) for lock in experiment.runs.rglob(name)]
@@ -151,7 +152,8 @@ def forget(experiment: Experiment) -> None:
             raise ValueError(
                 f"{places.prepared}: made from a streamed archive whose originals are gone: delete it by hand"
             )
-        made += [places.prepared, places.demo, *([places.archive] if experiment.profile.phantom else [])]
+        made += [places.prepared, places.demo, places.results(TRANSFER)]
+        made += [places.archive] if experiment.profile.phantom else []
     places.report.unlink(missing_ok=True)
     for folder in made:
         if folder.exists():

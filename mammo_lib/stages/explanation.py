@@ -232,13 +232,14 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     """Fig. 7 by a stated rule, a contact sheet of successes and failures, and the localisation measures."""
     from mammo_lib.evaluation import figures, localisation
 
-    cell = _explained_cells(experiment)[0]
+    cell, *other_folds = _explained_cells(experiment)
     images, test = _test_images(experiment, cell)
     probability = _probability(experiment.runs / cell.name, test)
     with np.load(experiment.runs / cell.name / MAPS) as maps:
         heat = maps["maps"].astype(np.float32)
     samples = _samples(images, heat, test, probability)
-    data, network = experiment.sentence, NETWORK_LABELS[cell.network]
+    data = experiment.sentence + (f", fold {cell.fold}" if other_folds else "")
+    network = NETWORK_LABELS[cell.network]
     rows = localisation.representative_cases(test, probability)
     masks = lesion_masks(experiment, test.iloc[rows])
     chosen = [replace(samples[row], mask=mask) for row, mask in zip(rows, masks, strict=True)]

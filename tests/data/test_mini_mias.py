@@ -72,6 +72,17 @@ def test_each_line_becomes_a_case_or_a_problem(tmp_path):
     assert set(problems.loc[problems["stage"] == cases.NOTE, "id"]) == {"ASYM", "CALC"}
 
 
+def test_an_image_with_a_malignant_mass_that_cannot_be_used_is_not_called_benign(tmp_path):
+    text = "mdb001 G CIRC B 500 400 50\nmdb001 G SPIC M\nmdb002 G SPIC M 500 400 50\nmdb002 G CIRC M\n"
+    table, problems = mini_mias.case_table(archive(tmp_path, text))
+    assert table[["mass_id", "label"]].to_numpy().tolist() == [["mdb002_1", 1]]
+    reasons = dict(zip(problems["id"], problems["reason"], strict=True))
+    assert set(reasons) == {"mdb001_1", "mdb001_2", "mdb002_2"}
+    assert reasons["mdb001_1"].startswith("a malignant mass of its image is missing")
+    with pytest.raises(ValueError, match=r"lists no mass with coordinates: 2 set aside"):
+        mini_mias.case_table(archive(tmp_path, "mdb001 G CIRC B 500 400 50\nmdb001 G SPIC M\n"))
+
+
 def test_asymmetries_are_masses_only_when_asked_for(tmp_path):
     root = archive(tmp_path, folder="all-mias", images="1 2 3 4 5 6 7 8 9")
     table, problems = mini_mias.case_table(root, asymmetries=True)

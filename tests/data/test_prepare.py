@@ -3,6 +3,7 @@
 import errno
 import json
 import multiprocessing
+import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -351,6 +352,26 @@ def test_a_link_out_of_the_archive_is_a_problem(archive, tmp_path):
     told = pd.read_csv(tmp_path / "out" / "problems.csv")
     assert told["id"].tolist() == ["A1_LEFT_CC_1", "A1_LEFT_CC_2"]
     assert told["reason"].str.contains("leads out of the archive").all()
+
+
+def write_half(destination, ready):
+    with prepare.locked(destination), paths.atomic_write(destination / "patches.npy") as part:
+        part.write_bytes(b"half")
+        ready.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_preparation_left_half_written_is_deleted_by_the_next(archive, tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    killed = context.Process(target=write_half, args=(tmp_path / "out", ready))
+    killed.start()
+    assert ready.wait(20)
+    killed.kill()
+    killed.join()
+    assert list((tmp_path / "out").glob(".patches.npy*.part"))
+    run(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*.part"))
 
 
 def hold(destination, ready, leave):

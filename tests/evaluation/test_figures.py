@@ -66,18 +66,22 @@ def localisation_table():
 
 
 def comparisons_table():
-    names = ["question", "arm", "line", "profile", "auc_first", "auc_second", "difference", "low", "high"]
+    names = ["question", "arm", "line", "profile", "seed", "auc_first", "auc_second", "difference", "low", "high"]
     printed = ("CBAM", "patches", "the paper", "printed")
     cbam = ("CBAM", "patches", "VGG16 (small)", "small")
     patch = ("patch over ImageNet", "then patches; minus ImageNet", "VGG16 (small)", "small")
+    longer = ("training length", "CBAM, patches, minus small", "VGG16 (longer)", "longer")
     none = (np.nan, np.nan)
     rows = [
-        (*printed, 0.85, 0.84, 0.01, *none, None),
-        (*printed, 0.86, 0.83, 0.03, *none, None),
-        (*cbam, 0.80, 0.78, 0.02, -0.01, 0.05, 2),
-        (*cbam, 0.70, 0.74, -0.04, -0.07, -0.02, 1),
-        (*patch, 0.50, 0.50, 0.00, *none, 0),  # the same score for every case: no interval, and still ours
-        ("CBAM", "patches", "one class only", "small", np.nan, np.nan, np.nan, *none, 0),
+        (*printed, None, 0.85, 0.84, 0.01, *none, None),
+        (*printed, None, 0.86, 0.83, 0.03, *none, None),
+        (*cbam, 0, 0.80, 0.78, 0.02, -0.01, 0.05, 2),
+        (*cbam, 1, 0.70, 0.74, -0.04, -0.07, -0.02, 1),
+        (*patch, 0, 0.50, 0.50, 0.00, *none, 0),  # the same score for every case: no interval, and still ours
+        ("CBAM", "patches", "one class only", "small", 0, np.nan, np.nan, np.nan, *none, 0),
+        (*longer, 0, *none, -0.05, -0.09, -0.01, 2),
+        (*longer, 1, *none, 0.01, -0.03, 0.05, 0),
+        (*longer, None, *none, -0.02, -0.05, 0.01, 0),
     ]
     return pd.DataFrame(rows, columns=[*names, "above_chance"]).astype({"above_chance": "Int64"})
 
@@ -306,10 +310,10 @@ def test_a_difference_without_an_interval_is_shown_alone():
 
 
 def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
-    cbam, patch = drawn["overview"].axes
-    assert [text.get_text() for text in cbam.texts] == ["patches"]
-    labels = ["", "the paper", "VGG16 (small)", "one class only"]
-    assert [label.get_text() for label in cbam.get_yticklabels()] == labels
+    cbam, patch, longer = drawn["overview"].axes
+    labels = [(label.get_text(), label.get_fontstyle()) for label in cbam.get_yticklabels()]
+    assert labels[0] == ("patches", "italic")
+    assert labels[1:] == [(name, "normal") for name in ("the paper", "VGG16 (small)", "one class only")]
     marks = {sign: [line for line in cbam.lines if line.get_marker() == sign] for sign in "sD"}
     assert [(*line.get_xdata(),) for line in marks["D"]] == [(0.01,), (0.03,)]
     assert [(*line.get_xdata(),) for line in marks["s"]] == [(0.02,), (-0.04,)]
@@ -324,6 +328,9 @@ def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
     assert not [line for line in patch.lines if line.get_marker() == "D"]
     right = [text.get_text() for child in cbam.child_axes for text in child.get_yticklabels()]
     assert right == ["AUCs of the two", "", "0.70–0.80, 0.74–0.78", "not available"]
+    squares = [(*line.get_xdata(),) for line in longer.lines if line.get_marker() == "s"]
+    (mean,) = [line for line in longer.lines if line.get_marker() == "o"]
+    assert (squares, (*mean.get_xdata(),)) == ([(-0.05,), (0.01,)], (-0.02,))
 
 
 def test_a_question_without_a_panel_is_refused():

@@ -366,6 +366,15 @@ def test_a_seed_that_lacks_a_network_is_named_beside_the_mean_of_the_others() ->
     assert set(frame.loc[~touched, "note"]) == {""}
 
 
+def test_trainings_of_other_test_cases_are_not_compared_with_the_longer_ones() -> None:
+    (asked,) = (one for one in comparisons.planned(SMALL) if one.first == ("P", "resnet50_cbam", "scratch"))
+    one = {("P", network, "scratch"): made("P", seed) for seed, network in enumerate(("resnet50", "resnet50_cbam"))}
+    fewer = {key: frame[frame["patient_id"] != "P_00001"] for key, frame in one.items()}
+    assert comparisons.change(asked, [one], [one], SETTING)["difference"] == 0
+    with pytest.raises(ValueError, match="tiny, short: their test cases differ; split anew"):
+        comparisons.change(asked, [one], [fewer], replace(SETTING, profile=replace(SMALL, shorter="short")))
+
+
 def test_a_table_without_printed_rows_promises_none() -> None:
     """The paper prints no patches from ImageNet."""
     profile = config.get_profile("reduced-imagenet")

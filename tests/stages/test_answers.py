@@ -113,9 +113,13 @@ def test_splits_are_compared_with_every_seed(profile: Profile, alone: pd.DataFra
     both = drawn.query("part == 'test'").merge(official.query("part == 'test'"), on="id")
     aucs = [roc_auc_score(both["label_x"], both[f"probability_{side}"]) for side in "xy"]
     found = alone.query("question == 'random split' and seed == 1")
+    assert found["above_chance"].isin([0, 1, 2]).all()
     assert set(found["arm"].str.partition(", ")[2]) == {"minus official"}
     row = found.query("first == 'ResNet50 (random), as_written, seed 0' and stage == 'P'").iloc[0]
     assert (row["cases"], row["difference"]) == (len(both), pytest.approx(aucs[0] - aucs[1]))
+    assert row["above_chance"] == sum(
+        answers._above_chance(frame.assign(fold=0), profile) for frame in (drawn, official)
+    )
 
 
 def test_what_the_paper_printed_stands_beside(alone: pd.DataFrame) -> None:
@@ -198,6 +202,30 @@ def test_sizes_are_compared_on_the_same_images(profile: Profile, copy: Profile) 
     paths.write_json(record, {"settings": {"probe": {"focus": 0.5}}})  # made otherwise than the profile says now
     left = answers.compared(sized).query("question == 'input size'")["line"]
     assert list(left) == ["160 minus 96 pixels (copy-96)"]
+
+
+def test_longer_trainings_are_compared_with_the_shorter(profile: Profile, copy: Profile) -> None:
+    """The copy stands for the shorter ones; to tell the two apart, the scores of its second seed are turned round."""
+    turned = cell(copy, "P/resnet50_cbam/scratch", 1) / PREDICTIONS
+    frame = pd.read_csv(turned)
+    frame["probability"] = 1 - frame["probability"]
+    paths.write_table(frame, turned)
+    longer = replace(profile, shorter="copy")
+    both = answers.compared([longer, copy])
+    found = both.query("question == 'training length' and arm == 'CBAM, patches, minus copy'").set_index("seed")
+    name = "P/resnet50_cbam/scratch"
+    expected = auc(profile, name, 1) - auc(copy, name, 1)  # the networks without CBAM are the same
+    assert list(found["difference"]) == pytest.approx([0, expected, expected / 2])
+    assert list(found.index[:2]) == [0, 1]
+    assert pd.isna(found.index[2])  # the mean
+    alone, mean = found.iloc[1], found.iloc[2]
+    assert alone["low"] < alone["difference"] < alone["high"]
+    assert (mean["low"], mean["high"]) == pytest.approx((alone["low"] / 2, alone["high"] / 2))  # the same resamples
+    assert set(found["line"]) == {"ResNet50, 80 pixels (tiny)"}
+    assert "training length" not in set(answers.compared([longer])["question"])
+    smaller = replace(copy, patches=replace(copy.patches, size=96))
+    of_whole = answers.compared([longer, smaller]).query("question == 'training length'")
+    assert set(of_whole["stage"]) == {"G"}
 
 
 def test_the_command_writes_the_table_and_the_figure(
