@@ -28,6 +28,7 @@ ONLY_USER = {  # package -> the only files that may import it
     },
     "ipywidgets": {"explore.py"},
     "papermill": {"notebooks.py"},
+    "tqdm": {"progress.py"},
 }
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from mammo_lib.data import archive_layouts, cases
+from mammo_lib.progress import bar
 
 COLLECTION = "cbis_ddsm"
 TABLES_PAGE = "https://www.cancerimagingarchive.net/collection/cbis-ddsm/"
@@ -260,11 +260,11 @@ def run(task: Callable[[AnyJob], None], jobs: Sequence[AnyJob], executor: Execut
     failures: dict[str, Exception] = {}
     total = sum(job.size for job in jobs)
     with (
-        tqdm(total=total, desc=COLLECTION, unit="B", unit_scale=True, disable=None) as bar,
+        bar(name=COLLECTION, total=total, unit="B", unit_scale=True) as shown,
         closing(_outcomes(task, jobs, executor)) as outcomes,
     ):
         for job, error in outcomes:
-            bar.update(job.size)
+            shown.update(job.size)
             if error:
                 failures[job.patient] = error
             if len(failures) == _MAX_FAILURES:

@@ -12,9 +12,7 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
@@ -25,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from mammo_lib import paths
 from mammo_lib.config import Profile
@@ -33,6 +30,7 @@ from mammo_lib.data import cases as case_tables
 from mammo_lib.data.cropping import Box
 from mammo_lib.data.extraction import VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
 from mammo_lib.data.images import WINDOW
+from mammo_lib.progress import bar
 
 RECORD = "prepare.json"
 FILES = ("cases.csv", "problems.csv", "patches.npy", "patches.csv", "globals.npy", "globals.csv")
@@ -144,9 +142,13 @@ def jobs_of(cases: pd.DataFrame, root: Path, profile: Profile, seed: int, work: 
     return jobs
 
 
+def box_of(row: Mapping[str, Any], prefix: str) -> Box:
+    """From the columns `prefix`x, y, w and h of a table's row."""
+    return Box(*(int(row[prefix + side]) for side in "xywh"))
+
+
 def _mass(row: Mapping[str, Any]) -> Mass:
-    blank = pd.isna(row["box_w"])
-    box = None if blank else Box(*(int(row[column]) for column in case_tables.BOX_COLUMNS))
+    box = None if pd.isna(row["box_w"]) else box_of(row, "box_")
     return Mass(row["mass_id"], box, row["mask_path"], row.get(case_tables.CROP_PATH, ""))
 
 
@@ -159,25 +161,20 @@ def _run(jobs: list[ImageJob], executor: Executor | None, name: str) -> None:
     """All jobs, with a bar that shows the time left; the first error ends it, and nothing more is started."""
     if not jobs:
         return
-    with tqdm(total=len(jobs), desc=name, unit="image", disable=not _is_watched()) as bar:
+    with bar(name=name, total=len(jobs), unit="image") as shown:
         if executor is None:
             for job in jobs:
                 run_job(job)
-                bar.update()
+                shown.update()
             return
         futures = [executor.submit(run_job, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 future.result()
-                bar.update()
+                shown.update()
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _is_watched() -> bool:
-    """Whether a person sees the bar: in a terminal, or in JupyterLab (papermill's kernels have no session name)."""
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
 
 
 def _assemble(

@@ -211,14 +211,13 @@ def lesion_masks(experiment: Experiment, table: pd.DataFrame) -> list[np.ndarray
     """
     from mammo_lib.data import cases, extraction
     from mammo_lib.data import prepare as room
-    from mammo_lib.data.cropping import Box
 
     places, masses = experiment.places, cases.read(experiment.places.prepared / "cases.csv")
     found = []
-    for row in table.to_dict("records"):
+    for row in cases.records(table):
         of_image = masses[masses["image_id"] == row["image_id"]]
         job = room.jobs_of(of_image, places.archive, experiment.profile, DATA_SEED, places.prepared)[0]
-        found.append(extraction.lesion_view(job, Box(*(int(row[f"crop_{side}"]) for side in "xywh"))))
+        found.append(extraction.lesion_view(job, room.box_of(row, "crop_")))
     return found
 
 

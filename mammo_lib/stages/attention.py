@@ -88,7 +88,7 @@ def _open(network: "Classifier", images: np.ndarray, rows: np.ndarray) -> dict[s
     attention, channel, spatial = _cbam(network), [], []
     with torch.inference_mode():
         for some in np.array_split(rows, -(-len(rows) // BATCH)):
-            features = network.features(augment.normalise(torch.from_numpy(images[some])[:, None].float() / 255))
+            features = network.features(augment.network_input(torch.from_numpy(images[some])))
             gate = attention.channel_gate(features)
             channel.append(gate.mean(dim=(1, 2, 3)))
             spatial.append(attention.spatial_gate(gate * features).mean(dim=(1, 2, 3)))

@@ -18,8 +18,6 @@ from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, is_don
 from mammo_lib.training.folder import BEST
 
 if TYPE_CHECKING:
-    import torch
-
     from mammo_lib.evaluation.export import Table
     from mammo_lib.evaluation.figures import Sample
     from mammo_lib.models.networks import Classifier
@@ -162,9 +160,12 @@ def _refuse(experiment: Experiment, cell: "Cell") -> NoReturn:
 
 def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: np.ndarray) -> dict[str, np.ndarray]:
     """Grad-CAM and spatial gate of the trained network; Grad-CAM of what is not trained: its head, all of it."""
-    from mammo_lib.evaluation import gradcam
+    import torch
 
-    x = _network_input(images).to(default_device())
+    from mammo_lib.evaluation import gradcam
+    from mammo_lib.training.augment import network_input
+
+    x = network_input(torch.from_numpy(images)).to(default_device())
     seen = gradcam.look(network, x)
     maps = {GRADCAM: seen.heat} | ({} if seen.gate is None else {GATE: seen.gate})
     headless = load_network(experiment, cell)
@@ -190,12 +191,15 @@ def _measure(
     shares: tuple[float, ...],
 ) -> pd.DataFrame:
     """Localisation and removal of every map and control, per image; the random networks of an image averaged."""
+    import torch
+
     from mammo_lib.evaluation import localisation, removal
+    from mammo_lib.training.augment import network_input
 
     threshold = experiment.profile.evaluation.threshold
     rows = localisation.per_image(test, images, test["probability"].to_numpy(), maps, threshold)
     if shares:
-        x = _network_input(images).to(default_device())
+        x = network_input(torch.from_numpy(images)).to(default_device())
         controls = {name: np.stack([draw(image) for image in images]) for name, draw in localisation.CONTROLS.items()}
         every = {
             name: removal.removal(network, x, heat, experiment.seed, shares) for name, heat in (maps | controls).items()
@@ -206,15 +210,6 @@ def _measure(
     rows["method"] = rows["method"].str.replace(r" #\d+$", "", regex=True)
     measured = {*localisation.MEASURES, "best_threshold", "empty", removal.MEASURE}
     return rows.groupby([name for name in rows if name not in measured], sort=False, as_index=False).mean()
-
-
-def _network_input(images: np.ndarray) -> "torch.Tensor":
-    """uint8 (n, S, S) -> float (n, 3, S, S), as in training but not augmented."""
-    import torch
-
-    from mammo_lib.training import augment
-
-    return augment.normalise(torch.from_numpy(images)[:, None].float() / 255)
 
 
 def _test_images(experiment: Experiment, cell: "Cell") -> tuple[np.ndarray, pd.DataFrame]:

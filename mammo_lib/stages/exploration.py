@@ -201,7 +201,7 @@ def _explain(
     from mammo_lib.training import augment
 
     image = np.array(image)
-    x = augment.normalise(torch.from_numpy(image)[None, None].float().to(default_device()) / 255)
+    x = augment.network_input(torch.from_numpy(image)[None].to(default_device()))
     seen = gradcam.look(trained.network, x)
     if probability is None or np.isnan(probability):
         probability = float(seen.probability[0])

@@ -145,16 +145,15 @@ class _Reader:
 
     def _maps(self, grid: Grid, rows: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Rows of G, each once and in order, and their maps, logits (n, h, w, 3); kept in the training's folder."""
-        from tqdm.auto import tqdm
-
         from mammo_lib.models import mass_map
+        from mammo_lib.progress import bar
 
         chosen, folder = np.unique(np.asarray(list(rows))), _runs(self.source, self.fold)
         read = f"{paths.file_hash(folder / LAST)} {hashlib.sha256(grid.images[chosen].tobytes()).hexdigest()}"
         path = folder / f"maps-{hashlib.sha256(read.encode()).hexdigest()[:12]}.npy"
         if not path.exists():
             precision = self.source.profile.mass_map.precision
-            looked = tqdm(grid.images[chosen], "the map reads set G", disable=None)
+            looked = bar(grid.images[chosen], "the map reads set G")
             maps = np.stack([mass_map.read(self.network, image, precision) for image in looked])
             with paths.atomic_write(path) as part, open(part, "wb") as opened:
                 np.save(opened, maps)

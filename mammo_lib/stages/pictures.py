@@ -104,12 +104,12 @@ def _views_of_one_patient(cases: pd.DataFrame) -> dict[tuple[str, str], pd.DataF
 def _mammogram(root: Path, masses: pd.DataFrame) -> "tuple[np.ndarray, list[Box]]":
     """Pixels (H, W) of one mammogram in its original proportions, and the boxes of `masses`, all of it."""
     from mammo_lib.data import cases
-    from mammo_lib.data.cropping import Box
     from mammo_lib.data.extraction import restore
     from mammo_lib.data.images import read_image
+    from mammo_lib.data.prepare import box_of
 
     rows = cases.records(masses)
-    boxes = {row["mass_id"]: Box(*(int(row[column]) for column in cases.BOX_COLUMNS)) for row in rows}
+    boxes = {row["mass_id"]: box_of(row, "box_") for row in rows}
     image, restored = restore(read_image(root / rows[0]["image_path"]), boxes, cases.aspect(rows[0]))
     return image, list(restored.values())
 

@@ -145,9 +145,8 @@ def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
 
     What is there is not made again, also after a run that was stopped.
     """
-    from tqdm.auto import tqdm
-
     from mammo_lib.models import weights
+    from mammo_lib.progress import bar
 
     count, places = len(load(experiment, "G")[0]), experiment.places
     found = weights.imagenet("vgg16", places.weights)
@@ -158,7 +157,7 @@ def describe(experiment: Experiment, executor: Executor | None = None) -> Path:
     parts_done = (executor.map if executor else map)(
         partial(_describe, experiment, found.file, found.sha256, folder), starts
     )
-    for _ in tqdm(parts_done, "VGG16 looks at set G", total=len(starts), disable=not starts):
+    for _ in bar(parts_done, "VGG16 looks at set G", total=len(starts)):
         pass
     paths.write_json(folder / TRUNK, {"initial_weights": found.source, "sha256": found.sha256})
     return folder

@@ -85,6 +85,11 @@ def normalise(grey: Tensor) -> Tensor:
     return channels
 
 
+def network_input(images: Tensor) -> Tensor:
+    """Images, uint8 (N, S, S), as a network sees them when they are not augmented: float32 (N, 3, S, S)."""
+    return normalise(images.unsqueeze(1).float() / 255)
+
+
 def _sample(images: Tensor, matrices: Tensor) -> Tensor:
     grid = _grid(matrices, images.shape[-1])
     grey = images.unsqueeze(1) / 255

@@ -5,8 +5,6 @@ generator seeded by (seed, epoch, step), never from what was drawn before: a tra
 equals one that was not, bit for bit on the CPU (with the same number of threads).
 """
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,10 +20,10 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from tqdm.auto import tqdm
 
 from mammo_lib import paths
 from mammo_lib.config import Augmentation, Training
+from mammo_lib.progress import bar
 from mammo_lib.training import augment, checkpoint, schedule, step
 from mammo_lib.training.folder import BEST, HISTORY, LAST, claim
 from mammo_lib.training.schedule import Epoch, History
@@ -199,7 +197,7 @@ def _train_epoch(run: _Run, train_step: step.Step) -> tuple[float, float]:
     batches = split_batches(order, run.settings.batch_size)
     results = torch.zeros(len(batches), 2, device=run.device)
     generator = torch.Generator()  # on the CPU, so that every device sees the same augmentation
-    for number, batch in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=not _is_live()), start=1):
+    for number, batch in enumerate(bar(batches, f"epoch {epoch}", leave=False), start=1):
         for_dropout, for_augmentation = step_seeds(run.seed, epoch, number)
         torch.manual_seed(for_dropout)
         parameters = augment.draw(len(batch), run.augmentation, generator.manual_seed(for_augmentation))
@@ -334,8 +332,3 @@ def _load_best(run: _Run) -> None:
             f"{schedule.best(run.epochs).epoch}: delete the folder and train this cell again"
         )
     run.network.load_state_dict(state["network"])
-
-
-def _is_live() -> bool:
-    """Whether somebody watches: a terminal, or a notebook opened in Jupyter (papermill's kernels have no session)."""
-    return sys.stderr.isatty() or ("ipykernel" in sys.modules and "JPY_SESSION_NAME" in os.environ)

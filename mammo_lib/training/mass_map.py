@@ -185,7 +185,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, 3, h, w), float32, and kinds (N, h, w), int64, on the device."""
     greys, kinds = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*windows, strict=True))
-    batch = augment.normalise(greys[:, None].float() / 255).contiguous(memory_format=torch.channels_last)
+    batch = augment.network_input(greys).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = network(batch)
     return logits.float(), kinds.long()
