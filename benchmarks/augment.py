@@ -25,7 +25,7 @@ from mammo_lib import config
 from mammo_lib.training.augment import augment, normalise
 
 CORES = len(os.sched_getaffinity(0))
-STAGES = {"P": (224, 32), "G": (512, 4)}  # size in pixels, batch (2.2, 2.5)
+PAPER = config.PROFILES["paper"]
 KORNIA = "kornia, batched"
 BATCHES = 8  # a round: enough to keep all workers of a DataLoader busy
 
@@ -98,7 +98,7 @@ def consume(batches: Callable[[], Iterator[Tensor]]) -> None:
 
 def measure(stage: str, rounds: int, device: torch.device) -> list[list[str]]:
     """Rows of the table for one stage."""
-    size, batch = STAGES[stage]
+    size, batch = PAPER.size(stage), PAPER.training(stage).batch_size
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (BATCHES * batch, size, size), dtype=np.uint8))
     resident = images.to(device)
@@ -128,7 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(CORES)
     device = torch.device(arguments.device)
-    rows = [row for stage in STAGES for row in measure(stage, arguments.rounds, device)]
+    rows = [row for stage in ("P", "G") for row in measure(stage, arguments.rounds, device)]
     what = f"Augmentation alone, medians of {arguments.rounds} rounds over {BATCHES} batches."
     tables.write("augment", arguments, what, ["stage", "way", "ms a sample", "times ours"], rows)
 

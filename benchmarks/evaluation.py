@@ -7,27 +7,23 @@ The predictions are those of 18 cells on as many cases as the official CBIS-DDSM
 work on the machine only ever adds. A bar is the most that the project allows itself.
 """
 
-import argparse
 import os
-import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
 import pandas as pd
+import tables
 
-from mammo_lib import config, paths, stages
+from mammo_lib import config, stages
 from mammo_lib.evaluation import statistics
 from mammo_lib.stages import published
 
 PATIENTS = {"validation": 138, "test": 201}
 MASSES = {"validation": 264, "test": 378}
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib")
-OUT = Path(__file__).parent.parent / "results" / "benchmarks" / "evaluation_cpu.md"
 
 
 def masses(part: str, rng: np.random.Generator) -> pd.DataFrame:
@@ -112,10 +108,9 @@ def best(job: Callable[[], object], rounds: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tables.parser(__doc__ or "", "evaluation", devices=False)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--resamples", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=OUT, help="where the table goes, as Markdown")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rule = config.Evaluation(resamples=arguments.resamples)
@@ -134,20 +129,13 @@ def main() -> None:
             "figures, from stored predictions": (lambda: stages.draw_everything(experiment), 60),
             "report, all tables made anew": (lambda: report(experiment), 60),
         }
-        lines = [
-            f"CPU, {platform.machine()}, one of {os.cpu_count()} cores; Python {platform.python_version()}, "
-            + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-            + f"; best of {arguments.rounds} rounds.",
-            "",
-            "| what | seconds | of the processor | bar, seconds | |",
-            "|---|---:|---:|---:|---|",
-        ]
+        rows = []
         for name, (job, bar) in jobs.items():
             seconds, busy = best(job, arguments.rounds)
-            verdict = "held" if seconds < bar else "NOT HELD"
-            lines.append(f"| {name} | {seconds:.2f} | {busy:.2f} | {bar:g} | {verdict} |")
-    print("\n".join(lines))
-    paths.write_text(arguments.out, "\n".join(lines) + "\n")
+            rows.append([name, f"{seconds:.2f}", f"{busy:.2f}", f"{bar:g}", "held" if seconds < bar else "NOT HELD"])
+        del os.environ["MAMMO_CBAM_HOME"]
+    header = ["what", "seconds", "of the processor", "bar, seconds", ""]
+    tables.write("evaluation", arguments, f"Best of {arguments.rounds} rounds.", header, rows, PACKAGES)
 
 
 if __name__ == "__main__":

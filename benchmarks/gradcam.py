@@ -4,36 +4,31 @@
 
 Both do the same images on the same device, in turn, and must agree. Memory is the peak above what the process held
 before, of a process of its own for each. Beside it: the time of a click on a file of one's own, and, where Chromium and
-its driver are there, the time from opening notebook 07 to its first picture. Prints a Markdown table and writes it to
-results/benchmarks/gradcam_<device>.md.
+its driver are there, the time from opening notebook 07 to its first picture.
 """
 
 import argparse
 import multiprocessing
-import os
-import platform
 import re
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import tables
 import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from mammo_lib import paths
 from mammo_lib.config import PROPOSED
 from mammo_lib.evaluation import gradcam
 from mammo_lib.models import networks
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("torch", "torchvision", "grad-cam", "numpy")
 AGREE = 1e-3  # of 1: the largest difference of two maps that counts as the same
 
 
@@ -50,12 +45,6 @@ def build(name: str, options: argparse.Namespace) -> tuple[networks.Classifier, 
         next(part for part in reversed(list(network.head.modules())) if isinstance(part, torch.nn.Linear)).weight.abs_()
     x = torch.randn(options.images, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
     return network, x.to(options.device)
-
-
-def seconds(job: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    job()  # maps are in main memory when it returns: the device is done
-    return time.perf_counter() - start
 
 
 def peak_gb(name: str, options: argparse.Namespace, batched: bool) -> float:
@@ -82,26 +71,23 @@ def memory(name: str, options: argparse.Namespace) -> list[float]:
     return found
 
 
-def measure(name: str, options: argparse.Namespace, held: Sequence[float]) -> str:
+def measure(name: str, options: argparse.Namespace, held: Sequence[float]) -> list[str]:
     """A row of the table: maps a second of both, their ratio, the memory of both (`held`)."""
     network, x = build(name, options)
-    gradcam.heat_maps(network, x[:2])  # libraries load and choose their kernels outside the clock
     maps, expected = gradcam.heat_maps(network, x, options.batch), plainly(network, x)
     if np.abs(maps - expected).max() > AGREE:
         raise RuntimeError(f"{name}: the two maps differ by {np.abs(maps - expected).max():.1e}")
     jobs = [lambda: gradcam.heat_maps(network, x, options.batch), lambda: plainly(network, x)]
-    rounds = [[seconds(job) for job in jobs] for _ in range(options.rounds)]  # in turn: both meet the same other load
-    ratio = statistics.median(single / batched for batched, single in rounds)
-    rates = [options.images / statistics.median(times) for times in zip(*rounds, strict=True)]
-    return f"| {name} | {rates[0]:.2f} | {rates[1]:.2f} | {ratio:.2f} | {held[0]:.2f} | {held[1]:.2f} |"
+    batched, single = tables.in_turns(jobs, options.rounds, x.device)
+    rates = [f"{options.images / taken:.2f}" for taken in (batched, single)]
+    return [name, *rates, f"{single / batched:.2f}", *(f"{gigabytes:.2f}" for gigabytes in held)]
 
 
 def one_look(options: argparse.Namespace) -> float:
     """Seconds for score, Grad-CAM and gate of one image of 512 pixels, as the explorer asks for them; median."""
     network = networks.build(PROPOSED, size=512).eval().to(options.device)
     x = torch.randn(1, 3, 512, 512, device=options.device)
-    gradcam.look(network, x)
-    return statistics.median(seconds(lambda: gradcam.look(network, x)) for _ in range(options.rounds))
+    return tables.in_turns([lambda: gradcam.look(network, x)], options.rounds, x.device)[0]
 
 
 def first_picture() -> str:
@@ -112,31 +98,8 @@ def first_picture() -> str:
     return ", ".join(f"{where} {taken} s" for where, taken in found) or "not measured (no Chromium, or its test failed)"
 
 
-def device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
-
-
-def report(options: argparse.Namespace) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "grad-cam", "numpy"))
-    head = [
-        f"{device_name(options.device)}, {options.threads} threads; Python {platform.python_version()}, {packages}.",
-        f"{options.images} images of {options.size} pixels, batches of {options.batch}; median of {options.rounds} "
-        "rounds, the two in turn. Memory: peak above network and images.",
-        "",
-        "| network | batched, maps/s | package one by one, maps/s | ratio | batched, GB | one by one, GB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    held = [memory(name, options) for name in options.networks]  # first: while this process is small
-    rows = [measure(name, options, each) for name, each in zip(options.networks, held, strict=True)]
-    look = f"Score, Grad-CAM and gate of one image of 512 pixels ({PROPOSED}): {one_look(options):.2f} s."
-    opened = [] if options.no_browser else [f"From opening notebook 07 (tiny) to its first picture: {first_picture()}."]
-    return "\n".join([*head, *rows, "", look, *opened]) + "\n"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tables.parser(__doc__ or "", "gradcam")
     parser.add_argument("--networks", nargs="+", default=["vgg16_cbam", "inception_v3_cbam", PROPOSED])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=16)
@@ -144,14 +107,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-browser", action="store_true")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    text = report(options)
-    print(text)
-    kind = options.device.split(":")[0]
-    paths.write_text(options.out or ROOT / "results" / "benchmarks" / f"gradcam_{kind}.md", text)
+    held = [memory(name, options) for name in options.networks]  # first: while this process is small
+    rows = [measure(name, options, each) for name, each in zip(options.networks, held, strict=True)]
+    what = (
+        f"{options.images} images of {options.size} pixels, batches of {options.batch}; medians of {options.rounds} "
+        "rounds, the two in turn. Memory: peak above network and images. Score, Grad-CAM and gate of one image of 512 "
+        f"pixels ({PROPOSED}): {one_look(options):.2f} s."
+    )
+    if not options.no_browser:
+        what += f" From opening notebook 07 (tiny) to its first picture: {first_picture()}."
+    header = ["network", "batched, maps/s", "package one by one, maps/s", "ratio", "batched, GB", "one by one, GB"]
+    tables.write("gradcam", options, what, header, rows, PACKAGES)
 
 
 if __name__ == "__main__":

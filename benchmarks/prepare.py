@@ -1,7 +1,6 @@
 """Time and memory of preparing full-size mammograms, beside the bare minimum. Wants an idle machine.
 
-usage: python benchmarks/prepare.py [--reduced FOLDER] [--images 24] [--repeats 5]
-                                    [--out results/benchmarks/prepare_cpu.md]
+    python benchmarks/prepare.py [--reduced FOLDER] [--images 24] [--repeats 5] [--out FILE]
 
 Writes mammograms of a full-size CBIS-DDSM film (uncompressed 16-bit DICOM) with their masks (8-bit DICOM of the same
 size), then times, in turn and several times over, the bare minimum (both files read, one area resize of each) and the
@@ -9,11 +8,7 @@ whole work of `extraction.run_job` (mask to box, 8 patches, 1 global image, resu
 writes it to --out. With the folder of the reduced copy of CBIS-DDSM, also its whole preparation on two workers.
 """
 
-import argparse
-import importlib.metadata
 import multiprocessing
-import os
-import platform
 import resource
 import statistics
 import tempfile
@@ -25,10 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+import tables
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from mammo_lib import paths
 from mammo_lib.config import PROFILES
 from mammo_lib.data import prepare, reduced
 from mammo_lib.data.extraction import ImageJob, Mass, run_job
@@ -37,7 +32,6 @@ from mammo_lib.data.images import read_image
 HEIGHT, WIDTH = 4600, 3000  # pixels; about the mean of CBIS-DDSM
 PROFILE = PROFILES["paper"]
 PACKAGES = ("numpy", "opencv-python-headless", "pydicom")
-OUT = Path(__file__).parent.parent / "results" / "benchmarks" / "prepare_cpu.md"
 
 
 def write_dicom(path: Path, pixels: np.ndarray) -> None:
@@ -127,44 +121,35 @@ def prepare_reduced(archive: Path, destination: Path) -> float:
         return prepare.prepare(cases, problems, archive, destination, PROFILES["reduced"], 0, executor).seconds
 
 
-def device() -> str:
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
-    cores, machine = os.cpu_count(), platform.machine()
-    return f"{cores} CPU cores ({machine}), Python {platform.python_version()}, {versions}."
-
-
-def table(times: dict[str, list[float]], memory: float, reduced_seconds: float | None) -> list[str]:
+def table(times: dict[str, list[float]], memory: float, reduced_seconds: float | None) -> list[list[str]]:
+    """What was measured, a row each, beside the bar that the project sets itself."""
     bare, one, bare_two, two = (statistics.median(values) for values in times.values())
     rows = [
-        ("bare minimum (read both, one area resize of each)", f"{1000 * bare:.0f} ms", ""),
-        ("prepare, one worker", f"{1000 * one:.0f} ms = {one / bare:.2f} x bare minimum", "< 2.0 x"),
-        ("bare minimum, two workers", f"{1000 * bare_two:.0f} ms, {bare / bare_two:.2f} x faster", ""),
-        ("prepare, two workers", f"{1000 * two:.0f} ms, {one / two:.2f} x faster", "> 1.8 x"),
-        ("peak memory of a worker", f"{memory:.0f} MB", "< 600 MB"),
+        ["bare minimum (read both, one area resize of each)", f"{1000 * bare:.0f} ms", ""],
+        ["prepare, one worker", f"{1000 * one:.0f} ms = {one / bare:.2f} x bare minimum", "< 2.0 x"],
+        ["bare minimum, two workers", f"{1000 * bare_two:.0f} ms, {bare / bare_two:.2f} x faster", ""],
+        ["prepare, two workers", f"{1000 * two:.0f} ms, {one / two:.2f} x faster", "> 1.8 x"],
+        ["peak memory of a worker", f"{memory:.0f} MB", "< 600 MB"],
     ]
     if reduced_seconds is not None:
-        rows.append(("reduced copy of CBIS-DDSM, 1592 images, two workers", f"{reduced_seconds:.0f} s", "< 60 s"))
-    return ["| what | measured | bar |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+        rows.append(["reduced copy of CBIS-DDSM, 1592 images, two workers", f"{reduced_seconds:.0f} s", "< 60 s"])
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tables.parser(__doc__ or "", "prepare", devices=False)
     parser.add_argument("--reduced", type=Path, help="folder of the reduced copy of CBIS-DDSM")
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         times, memory = measure(Path(folder), arguments.images, arguments.repeats)
         taken = prepare_reduced(arguments.reduced, Path(folder) / "reduced") if arguments.reduced else None
-    lines = [
+    what = (
         f"{WIDTH} x {HEIGHT} pixels, 16 bit, image and mask; a mammogram's share of the time, median of "
-        f"{arguments.repeats} rounds over {arguments.images} mammograms. {device()}",
-        "",
-        *table(times, memory, taken),
-    ]
-    print("\n".join(lines))
-    paths.write_text(arguments.out, "\n".join(lines) + "\n")
+        f"{arguments.repeats} rounds over {arguments.images} mammograms."
+    )
+    tables.write("prepare", arguments, what, ["what", "measured", "bar"], table(times, memory, taken), PACKAGES)
 
 
 if __name__ == "__main__":

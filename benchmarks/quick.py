@@ -1,13 +1,11 @@
 """Time and peak memory of each stage of a profile, in an empty home, and of a second run that finds all of it done.
 
-usage: python benchmarks/quick.py [--profile quick] [--out results/benchmarks/quick_cpu.md]
+    python benchmarks/quick.py [--profile quick] [--out results/benchmarks/quick_cpu.md]
 
 Memory is the sum of the resident sets of a stage's process and all its children, looked at ten times a second.
 """
 
-import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -16,6 +14,7 @@ import time
 from pathlib import Path
 
 import psutil
+import tables
 
 NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parent.parent / "notebooks").glob("0[0-6]_*.ipynb"))
 INTERVAL = 0.1  # seconds between two looks at the memory
@@ -57,9 +56,8 @@ def import_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser(__doc__ or "", "quick", devices=False)
     parser.add_argument("--profile", default="quick")
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     steps = [["notebook", name] for name in NOTEBOOKS] + [["report"]]
     rows = []
@@ -70,19 +68,9 @@ def main() -> None:
             rows.append((step[-1], first, memory, second))
             print(f"{step[-1]:25s} {first:7.1f} s {memory:5.2f} GB   again {second:5.1f} s", flush=True)
     rows.append(("all", sum(r[1] for r in rows), max(r[2] for r in rows), sum(r[3] for r in rows)))
-    lines = [
-        f"Profile {arguments.profile}; {os.cpu_count()} CPU cores ({platform.machine()}), "
-        f"Python {platform.python_version()}; "
-        f"`import mammo_lib` {import_seconds():.3f} s.",
-        "",
-        "| stage | first run, s | peak memory, GB | second run, s |",
-        "|---|---:|---:|---:|",
-        *(f"| {name} | {first:.0f} | {memory:.2f} | {second:.0f} |" for name, first, memory, second in rows),
-    ]
-    print("\n".join(lines))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shown = [[name, f"{first:.0f}", f"{memory:.2f}", f"{second:.0f}"] for name, first, memory, second in rows]
+    what = f"Profile {arguments.profile}; `import mammo_lib` takes {import_seconds():.3f} s."
+    tables.write("quick", arguments, what, ["stage", "first run, s", "peak memory, GB", "second run, s"], shown)
 
 
 if __name__ == "__main__":
