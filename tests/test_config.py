@@ -63,3 +63,12 @@ def test_an_unknown_profile_names_the_known_ones() -> None:
         match=r"unknown profile 'papper': choose one of quick, paper, reduced, reduced-cpu, reduced-cpu-adapted, ",
     ):
         config.get_profile("papper")
+
+
+@pytest.mark.parametrize("profile", [profile for profile in config.PROFILES.values() if profile.shorter])
+def test_longer_trainings_are_of_the_same_data_as_the_shorter_ones(profile: config.Profile) -> None:
+    shorter = config.PROFILES[profile.shorter]
+    assert shorter.source == profile.source
+    assert shorter.split == profile.split
+    more = [profile.training(stage).max_epochs - shorter.training(stage).max_epochs for stage in ("P", "G")]
+    assert max(more) > 0
