@@ -128,12 +128,13 @@ def read_descriptions(csv_paths: Sequence[Path]) -> pd.DataFrame:
     column for what is not understood or is there twice.
     """
     descriptions = pd.concat([_read_one(path) for path in csv_paths], ignore_index=True).fillna("")
-    for _, same in descriptions.groupby(["key", "abnormality_id"]):
-        if len(same) > 1:
-            first, second = cases.records(same)[:2]
-            mass = f"{second['key']}, abnormality_id {second['abnormality_id']},"
-            also = f"{first['csv']}, row {first['row']}"
-            raise ValueError(f"{second['csv']}: row {second['row']}: {mass} is there already ({also}): delete one")
+    keys = ["key", "abnormality_id"]
+    twice = descriptions[descriptions.duplicated(keys, keep=False)].sort_values(keys, kind="stable")
+    if len(twice):
+        first, second = cases.records(twice)[:2]
+        mass = f"{second['key']}, abnormality_id {second['abnormality_id']},"
+        also = f"{first['csv']}, row {first['row']}"
+        raise ValueError(f"{second['csv']}: row {second['row']}: {mass} is there already ({also}): delete one")
     return descriptions
 
 
