@@ -45,18 +45,12 @@ class NoBreastError(ValueError):
     """An image in which no breast can be told from the background."""
 
 
-def breast_mask(image: Pixels) -> Mask:
-    """Where the breast is, nipple and a narrow rim of background included, labels and film borders not: bool (H, W).
-
-    NoBreastError for an image that is blank, noise, smaller than 64 pixels, or shows nothing as large as a breast.
-    """
-    mask, factor = coarse_mask(image)
-    height, width = image.shape
-    return refine(mask, factor, (0, height), (0, width), image.shape)
-
-
 def coarse_mask(image: Pixels) -> tuple[Mask, int]:
-    """`breast_mask` on the reduced copy, and how many pixels of the image one of its pixels is (each way)."""
+    """Where the breast is, nipple and a narrow rim of background included, labels and film borders not.
+
+    A mask, bool, on the reduced copy, and how many pixels of the image one of its pixels is (each way). NoBreastError
+    for an image that is blank, noise, smaller than 64 pixels, or shows nothing as large as a breast.
+    """
     if min(image.shape) < LEAST_SIDE:
         raise NoBreastError(f"an image of {image.shape[1]} x {image.shape[0]} pixels is too small to show a breast")
     grey, factor = _reduce(image)

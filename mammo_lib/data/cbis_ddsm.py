@@ -20,19 +20,9 @@ from mammo_lib.data.archive_layouts import (
     find_table,
     instance_number,
     list_files,
-    recognise,
     with_size,
 )
 from mammo_lib.data.images import ImageError
-
-__all__ = [
-    "case_table",
-    "find_descriptions",
-    "of_case_table",
-    "read_descriptions",
-    "recognise",
-    "swapped_cells",
-]
 
 MASS_TABLES = (TABLES["mass", "train"], TABLES["mass", "test"])
 LABELS = {"MALIGNANT": 1, "BENIGN": 0, NO_CALLBACK: 0}

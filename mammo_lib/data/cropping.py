@@ -1,6 +1,6 @@
 """Pixels to pixels: crops, artefact removal, boxes, patch centres, resizing (section 2.2); the breast is breast.py's.
 
-Knows numpy and cv2 only: no file, no table, no patient. An image is 2-D, uint8 or uint16, bright where tissue is dense
+Knows no file, no table, no patient. An image is 2-D, uint8 or uint16, bright where tissue is dense
 and dark where there is none. A box is in pixels of the image at hand, origin top left, x to the right.
 """
 
@@ -12,22 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mammo_lib.config import GlobalExtraction
-from mammo_lib.data.breast import Mask, NoBreastError, Pixels, breast_mask, coarse_mask, refine
-
-__all__ = [
-    "Box",
-    "GlobalView",
-    "NoBreastError",
-    "box_of_mask",
-    "breast_box",
-    "breast_mask",
-    "clean",
-    "global_image",
-    "patch",
-    "patch_centres",
-    "patch_window",
-    "view_of_mask",
-]
+from mammo_lib.data.breast import Mask, Pixels, coarse_mask, refine
+from mammo_lib.data.images import to_8bit
 
 
 @dataclass(frozen=True)
@@ -63,13 +49,11 @@ class Box:
 
 @dataclass(frozen=True)
 class GlobalView:
-    """One image of set G and how it was cut: pixels of the source at (x, y) lie at (x - crop.x) * scale + offset."""
+    """One image of set G and how it was cut."""
 
     pixels: npt.NDArray[np.uint8]  # (size, size)
     crop: Box  # in the source
     boxes: list[list[float]]  # lesions, [x, y, w, h] in pixels of the view
-    scale: tuple[float, float]  # pixels of the view per pixel of the source, x and y (equal but for rounding)
-    offset: tuple[int, int]  # padding left of and above the crop
     covered: list[float]  # share of each lesion's box that lies in the breast as it was found; the rest is kept too
 
 
@@ -81,14 +65,6 @@ def box_of_mask(mask: Pixels) -> Box:
     return box
 
 
-def breast_box(image: Pixels, margin: float, keep: Iterable[Box] = ()) -> Box:
-    """Crop rectangle around the breast and every box in `keep`, with `margin` (a share of its longer side) around.
-
-    NoBreastError as in `breast_mask`; ValueError for a box of `keep` that is not within the image.
-    """
-    return _crop(*coarse_mask(image), image.shape, margin, keep)
-
-
 def clean(image: Pixels, mask: Mask, keep: Iterable[Box] = ()) -> Pixels:
     """A copy of `image` (H, W), zero outside of `mask` (bool, H, W) but for the boxes in `keep`."""
     kept = mask.copy()
@@ -97,12 +73,10 @@ def clean(image: Pixels, mask: Mask, keep: Iterable[Box] = ()) -> Pixels:
     return image * kept
 
 
-def global_image(
-    image: Pixels, lesion_boxes: Sequence[Box], settings: GlobalExtraction, white: int | None = None
-) -> GlobalView:
+def global_image(image: Pixels, lesion_boxes: Sequence[Box], settings: GlobalExtraction) -> GlobalView:
     """Set G (2.2): breast and lesions, cleaned, cut out, resized with their proportions, padded with black.
 
-    `white` is the grey value shown as 255 (default: the image's maximum). NoBreastError, ValueError as in `breast_box`.
+    NoBreastError as in `breast.coarse_mask`; ValueError for a box that is not within the image.
     """
     coarse, factor = coarse_mask(image)
     crop = _crop(coarse, factor, image.shape, settings.margin, lesion_boxes)
@@ -115,13 +89,11 @@ def global_image(
     # Cleaned after resizing: the same to a pixel of the view, and a tenth of the work on a full-size mammogram.
     breast = refine(coarse, factor, (crop.y, crop.bottom), (crop.x, crop.right), (height, width))
     kept = [_outward(box) for box in inner]
-    small = clean(
-        _window(_resize(crop.of(image), width, height), int(image.max()) if white is None else white), breast, kept
-    )
+    small = clean(to_8bit(_resize(crop.of(image), width, height), int(image.max())), breast, kept)
     pixels = np.zeros((settings.size, settings.size), np.uint8)
     Box(*offset, width, height).of(pixels)[:] = small
     boxes = [[x + offset[0], y + offset[1], w, h] for x, y, w, h in inner]
-    return GlobalView(pixels, crop, boxes, scale, offset, [float(box.of(breast).mean()) for box in kept])
+    return GlobalView(pixels, crop, boxes, [float(box.of(breast).mean()) for box in kept])
 
 
 def view_of_mask(mask: Mask, crop: Box, size: int) -> Mask:
@@ -144,12 +116,10 @@ def patch_window(shape: tuple[int, ...], centre: Sequence[int], side: int) -> Bo
     return Box(x, y, side, side)
 
 
-def patch(
-    image: Pixels, centre: Sequence[int], side: int, size: int, white: int | None = None
-) -> npt.NDArray[np.uint8]:
-    """Set P (2.2): `patch_window` of `image`, resized to (size, size); `white` as in `global_image`."""
+def patch(image: Pixels, centre: Sequence[int], side: int, size: int, white: int) -> npt.NDArray[np.uint8]:
+    """Set P (2.2): `patch_window` of `image`, resized to (size, size); `white`, its maximum, is shown as 255."""
     window = patch_window(image.shape, centre, side)
-    return _window(_resize(window.of(image), size, size), int(image.max()) if white is None else white)
+    return to_8bit(_resize(window.of(image), size, size), white)
 
 
 def _fit(crop: Box, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -167,12 +137,6 @@ def _resize(pixels: Pixels, width: int, height: int) -> Pixels:
     )
 
 
-def _window(pixels: Pixels, white: int) -> npt.NDArray[np.uint8]:
-    """0 .. `white` -> 0 .. 255, rounded to the nearest as in `images.to_8bit`."""
-    white = max(white, 1)
-    return np.minimum((2 * 255 * pixels.astype(np.int64) + white) // (2 * white), 255).astype(np.uint8)
-
-
 def _outward(box: Sequence[float]) -> Box:
     """The whole pixels that a box of floats touches."""
     x, y, right, bottom = int(box[0]), int(box[1]), int(np.ceil(box[0] + box[2])), int(np.ceil(box[1] + box[3]))
@@ -180,7 +144,11 @@ def _outward(box: Sequence[float]) -> Box:
 
 
 def _crop(coarse: Mask, factor: int, shape: tuple[int, ...], margin: float, keep: Iterable[Box]) -> Box:
-    """`breast_box` of a coarse mask; its last row and column reach to the image's edge, which they were cut from."""
+    """Box around the breast and every box in `keep`, with `margin`, a share of its longer side, around.
+
+    The last row and column of the coarse mask reach to the edge of the image, of `shape`, which they were cut from.
+    ValueError for a box of `keep` that is not within the image.
+    """
     found = box_of_mask(coarse)
     end_x = shape[1] if found.right == coarse.shape[1] else found.right * factor
     end_y = shape[0] if found.bottom == coarse.shape[0] else found.bottom * factor

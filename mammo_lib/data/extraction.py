@@ -15,10 +15,10 @@ import numpy as np
 
 from mammo_lib import paths
 from mammo_lib.config import GlobalExtraction, PatchExtraction
+from mammo_lib.data.breast import NoBreastError
 from mammo_lib.data.cases import NOTE, problem
 from mammo_lib.data.cropping import (
     Box,
-    NoBreastError,
     box_of_mask,
     global_image,
     patch,
@@ -109,13 +109,12 @@ def process_image(job: ImageJob) -> tuple[Findings, np.ndarray, np.ndarray]:
     if not boxes:
         return Findings(problems=problems), patches, view
     whole, restored = restore(image, boxes, job.aspect)
-    white = int(whole.max())
     try:
-        cut = global_image(whole, list(restored.values()), job.globals, white)
+        cut = global_image(whole, list(restored.values()), job.globals)
     except NoBreastError as error:
         lost = [_problem(mass_id, job.image_path, error) for mass_id in boxes]
         return Findings(problems=problems + lost), patches, view
-    centres, patches = _patches(job, whole, restored, white)
+    centres, patches = _patches(job, whole, restored)
     problems += [
         problem(mass_id, NOTE, job.image_path, f"only {share:.0%} of its box lies in the breast that was found")
         for mass_id, share in zip(boxes, cut.covered, strict=True)
@@ -156,10 +155,8 @@ def restore(image: np.ndarray, boxes: Mapping[str, Box], aspect: float | None) -
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)), scaled
 
 
-def _patches(
-    job: ImageJob, image: np.ndarray, boxes: Mapping[str, Box], white: int
-) -> tuple[list[list[int]], np.ndarray]:
-    centres, patches = [], []
+def _patches(job: ImageJob, image: np.ndarray, boxes: Mapping[str, Box]) -> tuple[list[list[int]], np.ndarray]:
+    centres, patches, white = [], [], int(image.max())
     for mass_id, box in boxes.items():
         generator = np.random.default_rng([job.seed, zlib.crc32(mass_id.encode())])  # the same in any order of work
         side = round(job.patches.context * max(box.w, box.h))

@@ -90,16 +90,17 @@ def read_image(path: Path) -> np.ndarray:
     return np.iinfo(np.uint16).max - grey if inverted else grey
 
 
-def to_8bit(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W) of a uint8 or uint16 image by `WINDOW`, rounded to the nearest; an all-zero image stays zero."""
+def to_8bit(pixels: np.ndarray, white: int | None = None) -> np.ndarray:
+    """uint8 (H, W) of a uint8 or uint16 image by `WINDOW`, rounded to the nearest; an all-zero image stays zero.
+
+    `white`: of a part of an image, the maximum of the whole. ImageError for pixels of another type.
+    """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"pixels of type {pixels.dtype}: the window takes uint8 or uint16")
-    maximum = int(pixels.max(initial=0))
-    if maximum in (0, 255) and pixels.dtype == np.uint8:
-        return pixels
-    grey = np.arange(maximum + 1, dtype=np.int64)
-    rounded = (2 * 255 * grey + maximum) // max(2 * maximum, 1)  # whole numbers: the same on every machine
-    return rounded.astype(np.uint8)[pixels]
+    white = max(int(pixels.max(initial=0)) if white is None else white, 1)
+    grey = np.arange(white + 1, dtype=np.int64)
+    shown = ((2 * 255 * grey + white) // (2 * white)).astype(np.uint8)  # whole numbers: the same on every machine
+    return shown[np.minimum(pixels, white)]
 
 
 def _raster_size(path: Path) -> tuple[int, int]:

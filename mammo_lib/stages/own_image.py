@@ -30,6 +30,7 @@ def read_own(path: Path, settings: GlobalExtraction) -> OwnImage:
     import cv2
 
     from mammo_lib.data import cropping, images
+    from mammo_lib.data.breast import NoBreastError
 
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         size = path.stat().st_size / 1e6
@@ -37,8 +38,8 @@ def read_own(path: Path, settings: GlobalExtraction) -> OwnImage:
     pixels = images.read_image(path)
     try:
         cut = cropping.global_image(pixels, [], settings)
-    except cropping.NoBreastError as error:
-        raise cropping.NoBreastError(f"{path}: {error}") from None
+    except NoBreastError as error:
+        raise NoBreastError(f"{path}: {error}") from None
     scale = min(1.0, WHOLE_SIDE / max(pixels.shape))
     whole = cv2.resize(images.to_8bit(pixels), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     crop = (cut.crop.x * scale, cut.crop.y * scale, cut.crop.w * scale, cut.crop.h * scale)

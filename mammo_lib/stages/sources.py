@@ -44,9 +44,9 @@ def of(profile: Profile) -> Source:
 
 
 def _cbis_ddsm(root: Path, profile: Profile, allow_partial: bool) -> Reading:
-    from mammo_lib.data import cbis_ddsm
+    from mammo_lib.data import archive_layouts, cbis_ddsm
 
-    layout = f"CBIS-DDSM in the layout {cbis_ddsm.recognise(root)}"
+    layout = f"CBIS-DDSM in the layout {archive_layouts.recognise(root)}"
     return layout, *cbis_ddsm.case_table(root, allow_partial)
 
 

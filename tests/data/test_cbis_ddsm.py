@@ -32,7 +32,7 @@ def test_every_layout_gives_the_same_table(layout, write_archive, mass_boxes, tm
     root = write_archive(tmp_path / "archive", layout)
     table, problems = cbis_ddsm.case_table(root)
     reference, _ = cbis_ddsm.case_table(write_archive(tmp_path / "reference", "old"))
-    assert cbis_ddsm.recognise(root) == LAYOUTS[layout]
+    assert archive_layouts.recognise(root) == LAYOUTS[layout]
     assert problems.empty
     pd.testing.assert_frame_equal(table.drop(columns=PATHS), reference.drop(columns=PATHS))
     assert list(table.columns) == [*cases.COLUMNS, "crop_path"]
@@ -220,9 +220,9 @@ def test_names_with_spaces_and_accents(write_archive, tmp_path):
 
 def test_no_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        cbis_ddsm.recognise(tmp_path / "nowhere")
+        archive_layouts.recognise(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="neither DICOM files"):
-        cbis_ddsm.recognise(tmp_path)
+        archive_layouts.recognise(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"mass_case_description_train_set\.csv and .* missing"):
         cbis_ddsm.case_table(tmp_path)
 
@@ -351,4 +351,4 @@ def test_real_crops_in_folders_named_roi_mask_images(cbis_ddsm_files, write_dico
     assert (table["mask_path"] == "").all()
     assert table["crop_path"].str.contains("ROI mask images").all()
     assert (problems["stage"] == cases.NOTE).sum() == 2
-    assert cbis_ddsm.recognise(tmp_path) == archive_layouts.TCIA_OLD
+    assert archive_layouts.recognise(tmp_path) == archive_layouts.TCIA_OLD

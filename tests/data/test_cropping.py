@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 
 from mammo_lib.config import GlobalExtraction
 from mammo_lib.data import cropping
+from mammo_lib.data.breast import NoBreastError, coarse_mask, refine
 from mammo_lib.data.cropping import (
     Box,
-    NoBreastError,
     box_of_mask,
-    breast_box,
-    breast_mask,
     clean,
     global_image,
     patch,
@@ -45,6 +43,17 @@ def film(dtype=np.uint8, height=500, width=400):
     grey[border] = 0.95
     grey += np.random.default_rng(0).normal(0, 0.002, grey.shape)
     return (np.clip(grey, 0, 1) * np.iinfo(dtype).max).astype(dtype), breast, nipple, label, border
+
+
+def breast_mask(image):
+    """Where the breast is, bool (H, W)."""
+    mask, factor = coarse_mask(image)
+    return refine(mask, factor, (0, image.shape[0]), (0, image.shape[1]), image.shape)
+
+
+def breast_box(image, margin, keep=()):
+    """Where the global view is cut from."""
+    return global_image(image, keep, GlobalExtraction(size=256, margin=margin)).crop
 
 
 def test_box_of_mask_is_the_hand_counted_box():
@@ -86,8 +95,6 @@ def test_mask_keeps_breast_and_nipple_and_drops_label_and_border(dtype, turns, m
     ids=["blank", "constant", "saturated", "noise", "large noise", "faint noise", "one pixel", "small", "label only"],
 )
 def test_image_without_a_breast_is_refused(image):
-    with pytest.raises(NoBreastError):
-        breast_mask(image)
     with pytest.raises(NoBreastError):
         global_image(image, [], SETTINGS)
 
@@ -141,7 +148,7 @@ def test_clean_zeroes_outside_but_never_in_a_kept_box():
     assert image.min() == 7
 
 
-def test_breast_box_holds_breast_and_lesions_with_the_margin():
+def test_the_crop_holds_breast_and_lesions_with_the_margin():
     image, breast, *_ = film()
     tight = breast_box(image, margin=0)
     found = box_of_mask(breast)
@@ -167,7 +174,6 @@ def test_the_crop_ends_its_margin_beside_the_breast_whichever_edge_that_touches(
     crop = breast_box(image, 0.1)
     expected = np.clip(ends, 0, (width, height, width, height))
     assert [crop.x, crop.y, crop.right, crop.bottom] == pytest.approx(expected, abs=9)
-    assert global_image(image, [], GlobalExtraction(size=256, margin=0.1)).crop == crop
 
 
 @pytest.mark.parametrize(
@@ -223,12 +229,15 @@ def test_global_image_keeps_proportions_and_centres_the_crop():
     view = global_image(image, [lesion], SETTINGS)
     assert view.pixels.shape == (256, 256)
     assert view.pixels.dtype == np.uint8
-    assert view.scale[0] == pytest.approx(view.scale[1], rel=0.01)
-    assert max(view.crop.w * view.scale[0], view.crop.h * view.scale[1]) == pytest.approx(256)
-    assert view.offset[0] == (256 - round(view.crop.w * view.scale[0])) // 2
-    assert not view.pixels[:, : view.offset[0]].any()
     x, y, w, h = view.boxes[0]
     assert w / h == pytest.approx(2, rel=0.02)
+    assert view.crop.h > view.crop.w, "the height fills the view"
+    scale = 256 / view.crop.h
+    assert h == pytest.approx(20 * scale)
+    left = (256 - round(view.crop.w * scale)) // 2
+    assert not view.pixels[:, :left].any()
+    assert x == pytest.approx((100 - view.crop.x) * scale + left, rel=0.01)
+    assert y == pytest.approx((200 - view.crop.y) * scale)
     white = box_of_mask(view.pixels >= 250)
     assert (white.x, white.y, white.w, white.h) == pytest.approx((x, y, w, h), abs=1.5)
 
@@ -264,7 +273,7 @@ def test_window_lies_in_the_image_and_holds_the_mass(data):
 def test_patch_is_the_area_mean_of_its_window():
     image = np.random.default_rng(0).integers(0, 60000, (300, 200), dtype=np.uint16)
     image[0, 0] = 60000
-    small = patch(image, (100, 150), 96, 32)
+    small = patch(image, (100, 150), 96, 32, white=60000)
     means = image[102:198, 52:148].reshape(32, 3, 32, 3).mean(axis=(1, 3)) * 255 / 60000
     assert small.dtype == np.uint8
     assert np.abs(small - means).max() <= 0.51
@@ -274,7 +283,7 @@ def test_patch_is_the_area_mean_of_its_window():
 def test_grey_levels_are_those_of_the_one_window(dtype):
     """Not resized, a patch is exactly what images.to_8bit makes of the whole image, cut."""
     image = np.random.default_rng(0).integers(0, 250, (64, 80), dtype=dtype) * dtype(1)
-    assert (patch(image, (40, 30), 16, 16) == to_8bit(image)[22:38, 32:48]).all()
+    assert (patch(image, (40, 30), 16, 16, int(image.max())) == to_8bit(image)[22:38, 32:48]).all()
 
 
 # Seen in the pictures: nipple tip and the middle of the view label, x and y in pixels of the full image.
