@@ -63,13 +63,6 @@ class DicomTags:
     padding: tuple[int, int] | None  # least and greatest stored value that is no picture
     rows: int
     columns: int
-    transfer_syntax: str  # UID
-
-
-@dataclass(frozen=True)
-class DicomImage:
-    pixels: np.ndarray  # (rows, columns) uint8 or uint16, bright tissue on dark ground
-    tags: DicomTags
 
 
 def read_tags(path: Path) -> DicomTags:
@@ -81,10 +74,11 @@ def read_tags(path: Path) -> DicomTags:
         return _tags(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS)))
 
 
-def read_dicom(path: Path) -> DicomImage:
-    """Single-frame grey image of 8 or 16 bits; MONOCHROME1 is inverted, padding black. ImageError for anything else.
+def read_dicom(path: Path) -> np.ndarray:
+    """Single-frame grey image, (rows, columns) uint8 or uint16, bright tissue on dark ground.
 
-    The header is judged before any pixel memory is asked for. Uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000.
+    MONOCHROME1 is inverted, padding black. ImageError for anything else. The header is judged before any pixel memory
+    is asked for. Uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000.
     """
     import pydicom
 
@@ -95,7 +89,7 @@ def read_dicom(path: Path) -> DicomImage:
         _check_length(dataset, tags, path)
         dataset.pixel_array_options(correct_unused_bits=False)  # a header that lies about its bits is told, not obeyed
         pixels = dataset.pixel_array
-    return DicomImage(_normalised(pixels, tags, path), tags)
+    return _normalised(pixels, tags, path)
 
 
 def check_header(tags: DicomTags, path: Path) -> None:
@@ -169,21 +163,18 @@ def _tags(dataset: "FileDataset") -> DicomTags:
         padding=padding(),
         rows=number("Rows"),
         columns=number("Columns"),
-        transfer_syntax=str(getattr(dataset.file_meta, "TransferSyntaxUID", "")),
     )
 
 
 def _check_length(dataset: "FileDataset", tags: DicomTags, path: Path) -> None:
     """Uncompressed pixel data must be as long as the header says; a JPEG must have its end, as not all decoders ask."""
-    from pydicom.uid import UID
-
     if "PixelData" not in dataset:
         raise ImageError(f"{path}: PixelData is missing")
     expected = tags.rows * tags.columns * tags.bits_allocated // 8
-    found = len(dataset.PixelData)
-    if not UID(tags.transfer_syntax).is_encapsulated and found < expected:
+    found, syntax = len(dataset.PixelData), dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated and found < expected:
         raise ImageError(f"{path}: PixelData holds {found} of {expected} bytes: the file is cut off, fetch it again")
-    if tags.transfer_syntax.startswith(_JPEG_SYNTAXES) and _JPEG_END not in dataset.PixelData[-_TAIL:]:
+    if syntax.startswith(_JPEG_SYNTAXES) and _JPEG_END not in dataset.PixelData[-_TAIL:]:
         raise ImageError(f"{path}: PixelData holds a JPEG without its end: the file is cut off, fetch it again")
 
 

@@ -70,7 +70,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     kind = file_format(path)
     if kind == "DICOM":
-        return read_dicom(path).pixels
+        return read_dicom(path)
     image_size(path)  # before decoding: a small file can claim any size
     content = path.read_bytes()
     if kind in _LAST_BYTES and _LAST_BYTES[kind] not in content[-_TAIL:]:

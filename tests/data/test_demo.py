@@ -25,7 +25,7 @@ def test_table_is_a_case_table_of_ten_masses_on_eight_images():
     assert len(table) == 10
     assert table["image_id"].nunique() == 8
     assert sorted(table.loc[table["label"] == 1, "mass_id"]) == ["P_00820_LEFT_CC_1", "P_00820_LEFT_MLO_1"]
-    sizes = {row.image_id: read_dicom(root / row.image_path).pixels.shape for row in table.itertuples()}
+    sizes = {row.image_id: read_dicom(root / row.image_path).shape for row in table.itertuples()}
     for row in table.itertuples():
         rows, columns = sizes[row.image_id]
         assert row.box_x + row.box_w <= columns
