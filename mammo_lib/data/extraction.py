@@ -205,7 +205,7 @@ def _of_table(root: Path, mass: Mass, box: Box, image: np.ndarray) -> tuple[Box,
     if not mass.mask_path:
         return box, ""
     try:
-        mask, _ = read_mask(_inside(root, mass.mask_path), (image.shape[0], image.shape[1]))
+        mask, _ = read_mask(_inside(root, mass.mask_path), image)
     except (ImageError, OSError) as error:
         return box, f"{error}: the box of the table counts, its outline is not known"
     if box.within(image.shape) and not box.of(mask).any():
@@ -224,4 +224,4 @@ def _of_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[Box, str]:
 
 def _read_mask(root: Path, mass: Mass, image: np.ndarray) -> tuple[np.ndarray, str]:
     mask_path, crop_path = (_inside(root, name) if name else None for name in (mass.mask_path, mass.crop_path))
-    return read_mask(mask_path, (image.shape[0], image.shape[1]), crop_path, image)
+    return read_mask(mask_path, image, crop_path)

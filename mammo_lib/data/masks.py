@@ -35,37 +35,34 @@ class Place(NamedTuple):
     score: float
 
 
-def read_mask(
-    path: Path | None, image_shape: tuple[int, int], crop_path: Path | None = None, image: np.ndarray | None = None
-) -> tuple[np.ndarray, str]:
-    """The mass as bool (rows, columns) of `image_shape`, and a note: "" when the file was right as it was.
+def read_mask(path: Path | None, image: np.ndarray, crop_path: Path | None = None) -> tuple[np.ndarray, str]:
+    """The mass in `image`, uint8 or uint16, as bool of its shape, (rows, columns); a note: "" when the file was right.
 
-    A mask of another size is scaled (nearest) and checked against the place of the crop in `image`, where both are
-    given; without a crop it must have the image's proportions. Where they disagree, or no mask is usable, the crop's
-    rectangle is the mask, and the note says so. `image`: (rows, columns) uint8 or uint16. MaskError when there is
-    neither mask nor a crop that can be found.
+    A mask of another size is scaled (nearest) and checked against the place of the crop in `image`, where there is one;
+    without a crop it must have the image's proportions. Where they disagree, or no mask is usable, the crop's rectangle
+    is the mask, and the note says so. MaskError when there is neither mask nor a crop that can be found.
     """
     try:
         mask = _binary(path)
     except (ImageError, FileNotFoundError) as error:
-        return _from_crop(str(error), crop_path, image, image_shape)
-    if mask.shape == image_shape:
+        return _from_crop(str(error), crop_path, image)
+    if mask.shape == image.shape:
         return mask, ""
-    if crop_path is None and not _same_proportions(mask.shape, image_shape):
+    if crop_path is None and not _same_proportions(mask, image):
         raise MaskError(
-            f"{path}: the mask of {_size(mask.shape)} has other proportions than its image of {_size(image_shape)}: "
+            f"{path}: the mask of {_size(mask)} has other proportions than its image of {_size(image)}: "
             "give a mask of the whole image"
         )
-    scaled = cv2.resize(mask.astype(np.uint8), image_shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    scaled = cv2.resize(mask.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     if not scaled.any():
-        reason = f"{path}: the mask of {_size(mask.shape)} is empty when scaled to {_size(image_shape)}"
-        return _from_crop(reason, crop_path, image, image_shape)
-    repair = f"mask of {_size(mask.shape)} scaled to {_size(image_shape)}"
-    return _checked_against_crop(scaled, repair, crop_path, image, _same_proportions(mask.shape, image_shape))
+        reason = f"{path}: the mask of {_size(mask)} is empty when scaled to {_size(image)}"
+        return _from_crop(reason, crop_path, image)
+    repair = f"mask of {_size(mask)} scaled to {_size(image)}"
+    return _checked_against_crop(scaled, repair, crop_path, image, _same_proportions(mask, image))
 
 
-def _same_proportions(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
-    rows, columns = (side / whole for side, whole in zip(mask, image, strict=True))
+def _same_proportions(mask: np.ndarray, image: np.ndarray) -> bool:
+    rows, columns = (side / whole for side, whole in zip(mask.shape, image.shape, strict=True))
     return abs(rows - columns) <= PROPORTIONS * max(rows, columns)
 
 
@@ -77,10 +74,8 @@ def is_mask(path: Path) -> bool:
 def locate(crop: np.ndarray, image: np.ndarray) -> Place:
     """Where `crop` lies in `image` (both 2-D, uint8 or uint16), by normalised cross-correlation.
 
-    Brightness and contrast may differ; the scale must be the same. ValueError when the crop does not fit.
+    Brightness and contrast may differ; the scale must be the same, and the crop no larger than the image.
     """
-    if crop.shape[0] > image.shape[0] or crop.shape[1] > image.shape[1]:
-        raise ValueError(f"a crop of {_size(crop.shape)} does not fit into an image of {_size(image.shape)}")
     step = max(1.0, min(max(image.shape) / COARSE_SIDE, min(crop.shape) / SMALLEST_TEMPLATE))
     x, y, score = _best_match(_reduced(crop, step), _reduced(image, step))
     if step > 1:
@@ -119,7 +114,7 @@ def _two_levels(pixels: np.ndarray, lossy: bool) -> bool:
 
 
 def _checked_against_crop(
-    mask: np.ndarray, repair: str, crop_path: Path | None, image: np.ndarray | None, kept_proportions: bool
+    mask: np.ndarray, repair: str, crop_path: Path | None, image: np.ndarray, kept_proportions: bool
 ) -> tuple[np.ndarray, str]:
     """A repaired mask and its note; the crop's rectangle instead, where the crop was found somewhere else.
 
@@ -131,31 +126,27 @@ def _checked_against_crop(
         if not kept_proportions:
             raise MaskError(f"{repair}, which has other proportions, and no crop confirms its place: {error}") from None
         return mask, f"{repair}; its place is not confirmed ({error})"
-    rectangle = _rectangle(place, mask.shape)
+    rectangle = _rectangle(place, image)
     if np.count_nonzero(mask & rectangle) >= MIN_COVERED * np.count_nonzero(mask):
         return mask, f"{repair}; its place is confirmed by the crop (correlation {place.score:.2f})"
     return rectangle, f"{repair} lies outside its crop: box of the crop taken instead (correlation {place.score:.2f})"
 
 
-def _from_crop(
-    reason: str, crop_path: Path | None, image: np.ndarray | None, image_shape: tuple[int, int]
-) -> tuple[np.ndarray, str]:
+def _from_crop(reason: str, crop_path: Path | None, image: np.ndarray) -> tuple[np.ndarray, str]:
     try:
         place = _find(crop_path, image)
     except (ImageError, FileNotFoundError) as error:
         raise MaskError(f"{reason}; and its crop cannot stand in for it: {error}") from None
-    return _rectangle(place, image_shape), f"{reason}: box of the crop taken instead (correlation {place.score:.2f})"
+    return _rectangle(place, image), f"{reason}: box of the crop taken instead (correlation {place.score:.2f})"
 
 
-def _find(crop_path: Path | None, image: np.ndarray | None) -> Place:
+def _find(crop_path: Path | None, image: np.ndarray) -> Place:
     """Place of a crop file in its image; MaskError when it is not found with `MIN_SCORE`."""
     if crop_path is None:
         raise MaskError("there is no crop")
-    if image is None:
-        raise MaskError("the image was not given")
     crop = read_image(crop_path)
     if crop.shape[0] > image.shape[0] or crop.shape[1] > image.shape[1]:
-        raise MaskError(f"{crop_path}: the crop ({_size(crop.shape)}) is larger than its image ({_size(image.shape)})")
+        raise MaskError(f"{crop_path}: the crop ({_size(crop)}) is larger than its image ({_size(image)})")
     place = locate(crop, image)
     if place.score < MIN_SCORE:
         raise MaskError(f"{crop_path}: the crop is not found in its image (best correlation {place.score:.2f})")
@@ -176,11 +167,11 @@ def _reduced(pixels: np.ndarray, step: float) -> np.ndarray:
     return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA))
 
 
-def _rectangle(place: Place, shape: tuple[int, ...]) -> np.ndarray:
-    mask = np.zeros(shape, dtype=bool)
+def _rectangle(place: Place, image: np.ndarray) -> np.ndarray:
+    mask = np.zeros(image.shape, dtype=bool)
     mask[place.y : place.y + place.h, place.x : place.x + place.w] = True
     return mask
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]} pixels"
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"

@@ -38,7 +38,7 @@ def test_every_layout_gives_the_same_table(layout, write_archive, mass_boxes, tm
     assert list(table.columns) == [*cases.COLUMNS, "crop_path"]
     for row in table.to_dict("records"):
         image = images.read_image(root / row["image_path"])
-        mask, note = masks.read_mask(root / row["mask_path"], image.shape, root / row["crop_path"], image)
+        mask, note = masks.read_mask(root / row["mask_path"], image, root / row["crop_path"])
         assert box_of(mask) == mass_boxes[row["mass_id"]]
         assert note == ""
         x, y, _, _ = mass_boxes[row["mass_id"]]

@@ -49,8 +49,8 @@ def rectangle() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
-def test_a_right_mask_comes_back(name, right, save):
-    mask, note = masks.read_mask(save(name, right), SHAPE)
+def test_a_right_mask_comes_back(name, right, image, save):
+    mask, note = masks.read_mask(save(name, right), image)
     assert note == ""
     assert mask.dtype == bool
     assert np.count_nonzero(mask != (right > 0)) == 0
@@ -60,16 +60,16 @@ def test_a_right_mask_comes_back(name, right, save):
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.25])
 def test_another_size_is_scaled_and_confirmed(scale, right, image, save):
     small = cv2.resize(right, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-    mask, note = masks.read_mask(save("mask.png", small), SHAPE, save("crop.png", crop_of(image)), image)
+    mask, note = masks.read_mask(save("mask.png", small), image, save("crop.png", crop_of(image)))
     assert mask.shape == SHAPE
     assert np.count_nonzero(mask & (right > 0)) > 0.98 * np.count_nonzero(mask | (right > 0))
     assert f"{small.shape[1]} x {small.shape[0]} pixels scaled to 1800 x 2400 pixels" in note
     assert "confirmed by the crop" in note
 
 
-def test_scaled_without_a_crop_is_said_to_be_unconfirmed(right, save):
+def test_scaled_without_a_crop_is_said_to_be_unconfirmed(right, image, save):
     small = cv2.resize(right, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_NEAREST)
-    mask, note = masks.read_mask(save("mask.png", small), SHAPE)
+    mask, note = masks.read_mask(save("mask.png", small), image)
     assert mask.any()
     assert "not confirmed (there is no crop)" in note
 
@@ -77,17 +77,17 @@ def test_scaled_without_a_crop_is_said_to_be_unconfirmed(right, save):
 def test_a_mask_of_other_proportions_needs_a_crop(right, image, save, tmp_path):
     """A part of the mask, which a stretch over the whole image would put somewhere else."""
     with pytest.raises(masks.MaskError, match=r"1800 x 1800 pixels has other proportions than .* 1800 x 2400 pixels"):
-        masks.read_mask(save("mask.png", right[600:]), SHAPE)
+        masks.read_mask(save("mask.png", right[600:]), image)
     with pytest.raises(masks.MaskError, match="other proportions, and no crop confirms its place"):
-        masks.read_mask(save("mask.png", right[600:]), SHAPE, tmp_path / "gone.png", image)
+        masks.read_mask(save("mask.png", right[600:]), image, tmp_path / "gone.png")
 
 
 def test_a_mask_that_vanishes_when_scaled_is_named(image, right, save):
     large = np.zeros((2 * SHAPE[0], 2 * SHAPE[1]), np.uint8)
     large[2001, 2001] = 255  # nearest takes the even rows and columns
     with pytest.raises(masks.MaskError, match=r"mask\.png: the mask of 3600 x 4800 pixels is empty when scaled"):
-        masks.read_mask(save("mask.png", large), SHAPE)
-    mask, note = masks.read_mask(save("mask.png", large), SHAPE, save("crop.png", crop_of(image)), image)
+        masks.read_mask(save("mask.png", large), image)
+    mask, note = masks.read_mask(save("mask.png", large), image, save("crop.png", crop_of(image)))
     np.testing.assert_array_equal(mask, rectangle())
     assert "box of the crop taken instead" in note
 
@@ -95,7 +95,7 @@ def test_a_mask_that_vanishes_when_scaled_is_named(image, right, save):
 def test_a_mask_that_contradicts_its_crop_gives_way(image, right, save):
     """The mask was cut, not scaled: scaling moves the mass away from where the crop shows it."""
     cut = right[600:, :]
-    mask, note = masks.read_mask(save("mask.png", cut), SHAPE, save("crop.png", crop_of(image)), image)
+    mask, note = masks.read_mask(save("mask.png", cut), image, save("crop.png", crop_of(image)))
     np.testing.assert_array_equal(mask, rectangle())
     assert "box of the crop taken instead" in note
 
@@ -111,21 +111,21 @@ def test_without_a_usable_mask_the_crop_stands_in(broken, image, right, save, tm
         "missing": lambda: tmp_path / "nowhere.png",
         "none": lambda: None,
     }[broken]()
-    mask, note = masks.read_mask(path, SHAPE, save("crop.png", crop_of(image)), image)
+    mask, note = masks.read_mask(path, image, save("crop.png", crop_of(image)))
     np.testing.assert_array_equal(mask, rectangle())
     assert "box of the crop taken instead" in note
     with pytest.raises(masks.MaskError, match="its crop cannot stand in for it: there is no crop"):
-        masks.read_mask(path, SHAPE)
+        masks.read_mask(path, image)
 
 
 def test_a_crop_from_elsewhere_is_no_help(image, save):
     stranger = np.random.default_rng(9).integers(0, 65535, (300, 300), dtype=np.uint16)
     with pytest.raises(masks.MaskError, match="is not found in its image"):
-        masks.read_mask(None, SHAPE, save("crop.png", stranger), image)
+        masks.read_mask(None, image, save("crop.png", stranger))
     with pytest.raises(masks.MaskError, match="is larger than its image"):
-        masks.read_mask(None, (50, 50), save("crop.png", stranger), image[:50, :50])
+        masks.read_mask(None, image[:50, :50], save("crop.png", stranger))
     with pytest.raises(masks.MaskError, match="is not found in its image"):
-        masks.read_mask(None, SHAPE, save("crop.png", crop_of(image)), np.zeros(SHAPE, np.uint16))
+        masks.read_mask(None, np.zeros(SHAPE, np.uint16), save("crop.png", crop_of(image)))
 
 
 def test_a_crop_is_found_at_the_edges_and_in_another_contrast(image):
