@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from mammo_lib import config
-from mammo_lib.training.augment import augment, normalise
+from mammo_lib.training.augment import affine_matrices, draw, normalise, warp
 
 CORES = len(os.sched_getaffinity(0))
 PAPER = config.PROFILES["paper"]
@@ -64,7 +64,9 @@ class Samples(Dataset[Tensor]):
 def ours(images: Tensor, batch: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     for start in range(0, len(images), batch):
-        yield normalise(augment(images[start : start + batch], config.Augmentation(), generator))
+        chosen = images[start : start + batch]
+        matrices = affine_matrices(draw(len(chosen), config.Augmentation(), generator))
+        yield normalise(warp(chosen, matrices.to(images.device, non_blocking=True)))
 
 
 def one_by_one(images: Tensor, batch: int) -> Iterator[Tensor]:

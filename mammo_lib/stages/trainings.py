@@ -284,14 +284,11 @@ def hashes_of_inputs(experiment: Experiment, stage: str) -> dict[str, str]:
 
 
 def predict(network: "Classifier", images: np.ndarray, table: pd.DataFrame, batch: int, device: str) -> pd.DataFrame:
-    """Predictions of the validation and test cases, never in bf16, whose logits are so coarse that cases tie.
-
-    In fp32; on CUDA with TF32 where torch's own settings have it, which for convolutions is their default.
-    """
+    """Predictions of the validation and test cases."""
     from mammo_lib.training import loop
 
     predicted = table[table["part"] != "train"].copy()
-    predicted["probability"] = loop.predict(network, images, predicted["row"].to_numpy(), batch, device, "fp32")
+    predicted["probability"] = loop.predict(network, images, predicted["row"].to_numpy(), batch, device)
     return predicted.reindex(columns=PREDICTION_COLUMNS)
 
 

@@ -95,7 +95,7 @@ def _probabilities(experiment: Experiment, source: Experiment, cell: "Cell", row
     from mammo_lib.training import loop
 
     network, batch = load_network(source, cell), source.profile.training(cell.stage).batch_size
-    return loop.predict(network, load(experiment, cell.stage)[0], rows, batch, default_device(), "fp32")
+    return loop.predict(network, load(experiment, cell.stage)[0], rows, batch, default_device())
 
 
 def _assure_same_size(experiment: Experiment, source: Experiment, stage: str) -> None:

@@ -16,15 +16,6 @@ from mammo_lib import config
 PIXELS_AT_ONCE = 2**17
 
 
-def augment(images: Tensor, settings: config.Augmentation, generator: Generator) -> Tensor:
-    """Augmented copies, float32 (N, 1, S, S) in 0..1, of square grey images, uint8 (N, S, S), on their device.
-
-    `generator` may live on the CPU while the images do not: the draw is then the same on every device.
-    """
-    matrices = affine_matrices(draw(len(images), settings, generator))
-    return warp(images, matrices.to(images.device, non_blocking=True))
-
-
 def draw(count: int, settings: config.Augmentation, generator: Generator) -> Tensor:
     """Random parameters of `count` samples, float32 (count, 5), on the generator's device.
 

@@ -38,6 +38,7 @@ NOT_AVAILABLE = "not available"  # state of a cell that has no weights to start 
 DIVERGED = "diverged"  # state of one whose loss is not finite
 UNFINISHED = ("failed", "not run")  # states that mean something is broken, not that a cell came to nothing
 LOST = "lost"  # state of an outcome until it is decided whether the cell is submitted again
+RETRIES = 1  # of a cell whose worker was lost
 
 
 # ----------------------------------------------------------------------------- cells
@@ -118,7 +119,6 @@ def run(
     *,
     folder: Path | None = None,
     expected: Mapping[type[Exception], str] | None = None,
-    retries: int = 1,
     progress: Callable[[str], None] = print,
     decided: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -132,7 +132,7 @@ def run(
     leave its results on a disk that all share. An error in one cell does not stop the others: it is an outcome,
     NOT_AVAILABLE or DIVERGED as `expected` says of its kind, "failed" for any other. Unless it is NOT_AVAILABLE, its
     traceback goes to failure.txt in the cell's folder below `folder`. A cell whose worker was lost is submitted again,
-    `retries` times; it goes on from its last checkpoint. A cell whose parent is among `cells` and did not get done is
+    RETRIES times; it goes on from its last checkpoint. A cell whose parent is among `cells` and did not get done is
     "not run", or NOT_AVAILABLE when the parent came to nothing as expected; whether a parent that is not among them
     exists is for `job` to see.
     """
@@ -140,6 +140,12 @@ def run(
     cells = list(dict.fromkeys(cells))
     waiting, attempts, running = list(cells), Counter[Cell](), dict[Future[Outcome], Cell]()
     outcomes: dict[Cell, Outcome] = {}
+
+    def settle(outcome: Outcome) -> None:
+        outcomes[outcome.cell] = outcome
+        decided(outcome)
+        progress(f"[{len(outcomes)}/{len(cells)}] {_line(outcome)}")
+
     try:
         while waiting or running:
             for cell in _ready(waiting, cells, outcomes)[: 1 if executor is None else None]:
@@ -148,19 +154,15 @@ def run(
                 running[_submit(call, cell, executor)] = cell
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 outcome = _collect(future, running.pop(future))
-                if outcome.state == LOST and attempts[outcome.cell] <= retries:
+                if outcome.state == LOST and attempts[outcome.cell] <= RETRIES:
                     waiting.append(outcome.cell)
                     progress(f"{outcome.cell.name}: {outcome.message}: again")
                     continue
-                outcomes[outcome.cell] = replace(outcome, state="failed") if outcome.state == LOST else outcome
-                decided(outcomes[outcome.cell])
-                progress(f"[{len(outcomes)}/{len(cells)}] {_line(outcomes[outcome.cell])}")
+                settle(replace(outcome, state="failed") if outcome.state == LOST else outcome)
             for cell, parent in _orphans(waiting, outcomes):
                 waiting.remove(cell)
                 state = NOT_AVAILABLE if parent.state in (NOT_AVAILABLE, DIVERGED) else "not run"
-                outcomes[cell] = Outcome(cell, state, f"its parent {parent.cell.name} is {parent.state}")
-                decided(outcomes[cell])
-                progress(f"[{len(outcomes)}/{len(cells)}] {_line(outcomes[cell])}")
+                settle(Outcome(cell, state, f"its parent {parent.cell.name} is {parent.state}"))
     finally:
         for future in running:
             future.cancel()

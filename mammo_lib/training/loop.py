@@ -132,18 +132,18 @@ def predict(
     indices: np.ndarray,
     batch_size: int,
     device: str | torch.device = "cpu",
-    precision: str | None = None,
 ) -> np.ndarray:
     """Probability of malignant, float64 (n,), of the images (uint8 (N, S, S)) at `indices` (n,), in their order.
 
-    Leaves the network on `device` and in evaluation mode. `precision` as in `config.Training`. In float32 every case
-    whose logits differ by 17 or more would have a probability of 1, and cases that tie have no order; in float64 it
-    takes 37.
+    Leaves the network on `device` and in evaluation mode. Cases that tie have no order: so it computes in fp32 (on CUDA
+    with TF32 where torch's own settings have it, which for convolutions is their default), never in bf16, whose logits
+    are coarse, and gives float64: in float32 every case whose logits differ by 17 or more would have a probability of
+    1; in float64 it takes 37.
     """
     device = torch.device(device)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fetch = step.make_fetch(images, device)
-    logits = step.logits(network, fetch, np.array(indices), batch_size, step.choose_precision(precision, device))
+    logits = step.logits(network, fetch, np.array(indices), batch_size, "fp32")
     probabilities: np.ndarray = logits.double().softmax(1)[:, 1].numpy()
     return probabilities
 

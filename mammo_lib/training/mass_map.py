@@ -166,10 +166,10 @@ def validate(
 ) -> tuple[float, float]:
     """Loss, and AUC of malignant against benign, of a window around each mass, neither moved nor turned."""
     network.eval()
-    still, scores, labels, losses = np.random.default_rng(0), [], [], []
+    scores, labels, losses = [], [], []
     for masses in known:
         for box, label in zip(masses.boxes, masses.labels, strict=True):
-            window = cut(images, masses, (box[0] + box[2] / 2, box[1] + box[3] / 2), settings, still, changed=False)
+            window = cut(images, masses, (box[0] + box[2] / 2, box[1] + box[3] / 2), settings)
             with torch.inference_mode():
                 logits, kinds = _forward(network, [window], settings.precision, device)
             difference = logits[0, MALIGNANT] - logits[0, BENIGN]
@@ -232,20 +232,19 @@ def cut(
     masses: Masses,
     centre: tuple[float, float],
     settings: MassMap,
-    generator: np.random.Generator,
-    changed: bool = True,
+    generator: np.random.Generator | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grey values, uint8 (window, window), and the kinds of its cells, int8 (window / 16, window / 16).
 
-    `centre` is (x, y) in pixels; at an image's edge the window is shifted inwards. `changed`: flipped, turned by a
-    right angle, brightened and stretched in contrast at random. Black stays black.
+    `centre` is (x, y) in pixels; at an image's edge the window is shifted inwards. `generator` flips it, turns it by a
+    right angle, brightens it and stretches its contrast at random (None: as it lies). Black stays black.
     """
     image, size = images[masses.image], settings.window
     left, top = (round(min(max(place - size / 2, 0), len(image) - size)) for place in centre)
     grey = np.asarray(image[top : top + size, left : left + size])
     boxes = [(x - left, y - top, w, h) for x, y, w, h in masses.boxes]
     kinds = cell_kinds(grey, boxes, masses.labels, settings.core)
-    if not changed:
+    if generator is None:
         return grey, kinds
     for axis in range(2):
         if generator.random() < 0.5:

@@ -126,7 +126,8 @@ def test_the_first_steps_are_those_of_a_training(run):
     order, network = np.random.default_rng((2, 1, 0)).permutation(train), trainings.build_network(run.profile, cell)
     for number, chosen in ((1, order[:4]), (2, order[4:8])):
         generator = torch.Generator().manual_seed(loop.step_seeds(2, 1, number)[1])
-        x = augment.normalise(augment.augment(torch.from_numpy(images[chosen]), run.profile.augmentation, generator))
+        matrices = augment.affine_matrices(augment.draw(len(chosen), run.profile.augmentation, generator))
+        x = augment.normalise(augment.warp(torch.from_numpy(images[chosen]), matrices))
         logits = network(x.contiguous(memory_format=torch.channels_last))
         loss = cross_entropy(logits, torch.from_numpy(table["label"].to_numpy()[chosen]))
         assert found["loss"][number - 1] == pytest.approx(loss.item(), rel=1e-4)

@@ -32,14 +32,20 @@ def noise(count=5, size=33):
     return np.random.default_rng(0).integers(0, 256, (count, size, size), dtype=np.uint8)
 
 
+def warped(images, settings=SETTINGS, seed=0):
+    """As in a step of a training: float (N, 1, S, S) in 0..1."""
+    matrices = augment.affine_matrices(augment.draw(len(images), settings, generator(seed)))
+    return augment.warp(torch.from_numpy(images), matrices)
+
+
 def augmented(images, **changes):
     """Grey levels 0..255, float (N, S, S)."""
-    out = augment.augment(torch.from_numpy(images), replace(STILL, **changes), generator())
+    out = warped(images, replace(STILL, **changes))
     return out[:, 0].numpy() * 255
 
 
 def test_form_of_the_result():
-    out = augment.augment(torch.from_numpy(noise()), SETTINGS, generator())
+    out = warped(noise())
     assert out.shape == (5, 1, 33, 33)
     assert out.dtype == torch.float32
     assert out.min() >= 0
@@ -133,10 +139,9 @@ def test_draws_fill_their_ranges_and_no_more():
 
 
 def test_generator_alone_decides():
-    images = torch.from_numpy(noise())
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, again, other = (augment.augment(images, SETTINGS, generator(seed)) for seed in (7, 7, 8))
+    first, again, other = (warped(noise(), seed=seed) for seed in (7, 7, 8))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())
@@ -152,10 +157,9 @@ def test_a_sample_does_not_depend_on_its_batch(count, size):
 
 
 def test_autocast_changes_nothing():
-    images = torch.from_numpy(noise())
-    expected = augment.normalise(augment.augment(images, SETTINGS, generator()))
+    expected = augment.normalise(warped(noise()))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = augment.normalise(augment.augment(images, SETTINGS, generator()))
+        out = augment.normalise(warped(noise()))
     assert torch.equal(out, expected)
 
 
