@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mammo_lib.data import cases
-from mammo_lib.data.dicom import DicomTags, ImageError, check_header, read_tags
+from mammo_lib.data.dicom import ImageError, check_header, read_tags
 from mammo_lib.data.images import file_format, image_size
 
 TCIA_OLD = "TCIA folders, old file names (000000.dcm)"
@@ -97,14 +97,11 @@ def _dicom_files(root: Path) -> tuple[list[ArchiveFile], list[dict[str, str]]]:
         try:
             tags = read_tags(path)
             check_header(tags, path)
-            files.append(_dicom_file(path.relative_to(root).as_posix(), tags))
+            name = path.relative_to(root).as_posix()
+            files.append(ArchiveFile(name, tags.patient_id, tags.series_description, tags.rows, tags.columns))
         except ImageError as error:
             problems.append(cases.problem("", cases.SCAN, path.relative_to(root).as_posix(), str(error)))
     return files, problems
-
-
-def _dicom_file(path: str, tags: DicomTags) -> ArchiveFile:
-    return ArchiveFile(path, tags.patient_id, tags.series_description, tags.rows, tags.columns)
 
 
 def _walk(root: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
