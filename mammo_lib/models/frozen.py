@@ -22,12 +22,8 @@ _EVEN = 2 * CELL  # pixels; a side must be even in cells, as in an input without
 def trunk(state: Mapping[str, Tensor]) -> nn.Sequential:
     """VGG16's convolutions, not to be trained, with the weights of `state` under torchvision's names."""
     layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)[:_FIFTH_BLOCK]
-    layers.load_state_dict({name.removeprefix("features."): state[name] for name in _names(layers)})
+    layers.load_state_dict({name: state[f"features.{name}"] for name in layers.state_dict()})
     return layers.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _names(layers: nn.Sequential) -> list[str]:
-    return [f"features.{name}" for name in layers.state_dict()]
 
 
 @torch.inference_mode()
