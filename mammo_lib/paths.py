@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,9 +148,7 @@ def file_hash(path: Path) -> str:
 
 def plain(settings: Any) -> Any:
     """A dataclass, or a mapping of dataclasses, as JSON would give it back (tuples become lists)."""
-    if is_dataclass(settings) and not isinstance(settings, type):
-        settings = asdict(settings)
-    return json.loads(json.dumps(settings, default=lambda value: asdict(value)))
+    return json.loads(json.dumps(settings, default=asdict))
 
 
 def is_done(record: Path, settings: Mapping[str, Any]) -> bool:
