@@ -31,7 +31,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from mammo_lib import paths
-from mammo_lib.config import PhantomArchive
+from mammo_lib.config import NO_CALLBACK, PhantomArchive
 from mammo_lib.data.phantom_image import draw
 from mammo_lib.data.phantom_mass import Mass
 
@@ -53,7 +53,7 @@ DENSITIES = {1: 22, 2: 44, 3: 26, 4: 8}
 ASSESSMENTS = {
     "MALIGNANT": {0: 3, 3: 7, 4: 44, 5: 46},
     "BENIGN": {0: 19, 2: 5, 3: 33, 4: 42, 5: 1},
-    "BENIGN_WITHOUT_CALLBACK": {2: 47, 3: 43, 4: 8, 5: 2},
+    NO_CALLBACK: {2: 47, 3: 43, 4: 8, 5: 2},
 }
 SUBTLETIES = {"MALIGNANT": {1: 5, 2: 9, 3: 16, 4: 24, 5: 46}, "BENIGN": {1: 2, 2: 7, 3: 24, 4: 31, 5: 36}}
 SHAPES = {
@@ -184,7 +184,7 @@ def _patients(settings: PhantomArchive, seed: int) -> list[_Patient]:
     for subset, chosen in (("Test", numbers[:test]), ("Training", numbers[test:])):
         for place, number in enumerate(chosen):
             pair = place // 2
-            benign = "BENIGN_WITHOUT_CALLBACK" if pair % WITHOUT_CALLBACK_EVERY == 1 else "BENIGN"
+            benign = NO_CALLBACK if pair % WITHOUT_CALLBACK_EVERY == 1 else "BENIGN"
             pathology = ("MALIGNANT", benign)[place % 2]
             patients.append(_patient(rng, number, subset, LAYOUTS[pair % len(LAYOUTS)], pathology))
     return sorted(patients, key=lambda patient: patient.number)

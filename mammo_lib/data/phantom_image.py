@@ -60,7 +60,7 @@ class _Anatomy:
 
 
 def draw(
-    rng: np.random.Generator, height: int, width: int, side: str, view: str, masses: Sequence[Mass], density: int = 2
+    rng: np.random.Generator, height: int, width: int, side: str, view: str, masses: Sequence[Mass], density: int
 ) -> Phantom:
     """Draw the breast `side` (LEFT, RIGHT) in projection `view` (CC, MLO) with `masses` somewhere inside it.
 
@@ -85,12 +85,12 @@ def draw(
     return Phantom(_scan(rng, film), masks, breast)
 
 
-def power_law_field(rng: np.random.Generator, height: int, width: int, exponent: float = SPECTRUM_EXPONENT) -> Floats:
-    """Gaussian random field (H, W) with mean 0, standard deviation 1 and power spectrum 1/f^exponent, f radial."""
+def power_law_field(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """Gaussian random field (H, W) with mean 0, standard deviation 1 and power spectrum 1/f^3, f radial."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     frequency[0, 0] = np.inf  # no constant part
     white = scipy.fft.rfft2(rng.standard_normal((height, width), dtype=np.float32))
-    field = scipy.fft.irfft2(white * (frequency ** (-exponent / 2)).astype(np.float32), s=(height, width))
+    field = scipy.fft.irfft2(white * (frequency ** (-SPECTRUM_EXPONENT / 2)).astype(np.float32), s=(height, width))
     return field / field.std()
 
 

@@ -48,13 +48,9 @@ def radial_slope(patch: NDArray[np.float64], low: float, high: float) -> float:
     return float(-np.polyfit(*np.array(points).T, 1)[0])
 
 
-@pytest.mark.parametrize("exponent", [2.0, 3.0])
-def test_field_has_the_spectrum_that_is_asked_for(exponent: float) -> None:
-    slopes = [
-        radial_slope(power_law_field(np.random.default_rng(seed), 300, 256, exponent).astype(float), 0.02, 0.3)
-        for seed in range(6)
-    ]
-    assert np.mean(slopes) == pytest.approx(exponent, abs=0.15)
+def test_field_has_the_spectrum_of_mammograms() -> None:
+    fields = [power_law_field(np.random.default_rng(seed), 300, 256).astype(float) for seed in range(6)]
+    assert np.mean([radial_slope(field, 0.02, 0.3) for field in fields]) == pytest.approx(3, abs=0.15)
 
 
 def test_tissue_keeps_a_mammogram_like_spectrum() -> None:
@@ -68,7 +64,7 @@ def test_tissue_keeps_a_mammogram_like_spectrum() -> None:
 @pytest.mark.parametrize("view", ["CC", "MLO"])
 def test_left_and_right_breasts_face_as_in_cbis_ddsm(view: str) -> None:
     for side, chest, far in (("LEFT", 0, -1), ("RIGHT", -1, 0)):
-        breast = draw(np.random.default_rng(3), HEIGHT, WIDTH, side, view, []).breast
+        breast = draw(np.random.default_rng(3), HEIGHT, WIDTH, side, view, [], density=2).breast
         assert breast[:, chest].mean() > 0.5
         assert not breast[:, far].any()
 
@@ -80,10 +76,10 @@ def test_label_lies_outside_the_breast_away_from_the_chest_wall(monkeypatch: pyt
     label = phantom_image._label
     for seed in range(12):
         side, view = ("LEFT", "RIGHT")[seed % 2], ("CC", "MLO")[seed // 2 % 2]
-        drawn = draw(np.random.default_rng(seed), HEIGHT, WIDTH, side, view, [])
+        drawn = draw(np.random.default_rng(seed), HEIGHT, WIDTH, side, view, [], density=2)
         with monkeypatch.context() as changed:
             changed.setattr(phantom_image, "_label", nothing)
-            without = draw(np.random.default_rng(seed), HEIGHT, WIDTH, side, view, [])
+            without = draw(np.random.default_rng(seed), HEIGHT, WIDTH, side, view, [], density=2)
         label_shows = drawn.image != without.image
         inner = np.zeros_like(drawn.breast)
         inner[20:-20, 10:-10] = True  # the frame is nearer to the edges than this
@@ -96,7 +92,7 @@ def test_label_lies_outside_the_breast_away_from_the_chest_wall(monkeypatch: pyt
 
 
 def test_film_has_a_white_frame_a_dark_background_and_noise() -> None:
-    drawn = draw(np.random.default_rng(1), HEIGHT, WIDTH, "LEFT", "CC", [])
+    drawn = draw(np.random.default_rng(1), HEIGHT, WIDTH, "LEFT", "CC", [], density=2)
     edges = [drawn.image[0], drawn.image[-1], drawn.image[:, 0], drawn.image[:, -1]]
     assert max(np.median(edge) for edge in edges) > 0.9 * 65535
     corner = drawn.image[-60:-20, -60:-20]
@@ -106,7 +102,7 @@ def test_film_has_a_white_frame_a_dark_background_and_noise() -> None:
 
 def test_muscle_is_drawn_on_mlo_views_alone() -> None:
     def brightness(view: str) -> float:
-        images = [draw(np.random.default_rng(seed), HEIGHT, WIDTH, "LEFT", view, []) for seed in range(6)]
+        images = [draw(np.random.default_rng(seed), HEIGHT, WIDTH, "LEFT", view, [], density=2) for seed in range(6)]
         return float(np.mean([drawn.image[60:90, 20:40][drawn.breast[60:90, 20:40]].mean() for drawn in images]))
 
     assert brightness("MLO") > 1.3 * brightness("CC")
@@ -123,7 +119,7 @@ def test_what_there_is_not_is_refused(side: str, view: str, density: int, word: 
 
 def test_a_mass_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="no room"):
-        draw(np.random.default_rng(0), HEIGHT, WIDTH, "LEFT", "CC", [Mass(0.9, 0.2)])
+        draw(np.random.default_rng(0), HEIGHT, WIDTH, "LEFT", "CC", [Mass(0.9, 0.2)], density=2)
 
 
 # The masses
@@ -219,7 +215,7 @@ def test_two_large_masses_find_room_in_any_breast_and_do_not_touch() -> None:
     pair = [Mass(phantom.SIZE[1], 0.2), Mass(phantom.SIZE[1], 0.2, spicules=20)]
     for seed in range(60):
         view = ("CC", "MLO")[seed % 2]
-        first, second = draw(np.random.default_rng(seed), 160, 120, "RIGHT", view, pair).masks
+        first, second = draw(np.random.default_rng(seed), 160, 120, "RIGHT", view, pair, density=2).masks
         assert first.any()
         assert second.any()
         assert not (first & second).any()
