@@ -16,7 +16,7 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
 }
 CBAM_SUFFIX = "_cbam"  # behind the name of a network: the same network with a CBAM
 NETWORKS = tuple(NETWORK_LABELS)  # the paper's: what a profile trains unless it names others
-NETWORK_LABELS |= {}  # networks that are added get their labels here, with CBAM and without; a profile must name them
+# Networks that are added get labels here (NETWORK_LABELS |= ...), with CBAM and without; a profile must name them.
 PROPOSED = "resnet50_cbam"
 # Beyond the paper (ours): no networks of the matrix, but rows of the same tables; see Probe and MassMap below.
 PROBE, MASS_MAP = "probe", "mass_map"
@@ -38,6 +38,7 @@ PROTOCOLS = {
     "grouped_cv": "five folds by patient, stratified by label (ours)",
 }
 PARTS = ("train", "validation", "test")
+ID_COLUMN = {"P": "patch_id", "G": "image_id"}  # of the cases of a stage
 NO_CALLBACK = "BENIGN_WITHOUT_CALLBACK"  # pathology of CBIS-DDSM: benign by the reading itself, without biopsy
 CLASSES = ("benign", "malignant")  # malignant is the positive class, label 1 (3.1)
 
@@ -109,6 +110,7 @@ GLOBAL_CANDIDATES = {
 
 
 CELL = 16  # pixels: the step of VGG16 after its fourth pooling, in which probe and mass map see an image
+KINDS = BACKGROUND, BENIGN, MALIGNANT = 0, 1, 2  # what a cell shows, to probe and mass map
 
 
 @dataclass(frozen=True)

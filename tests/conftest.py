@@ -16,7 +16,7 @@ import torch
 from hypothesis import settings
 
 from mammo_lib import paths
-from mammo_lib.config import Profile, get_profile
+from mammo_lib.config import ID_COLUMN, Profile, get_profile
 from mammo_lib.data import splits
 from mammo_lib.models import networks
 from mammo_lib.training import checkpoint, records
@@ -168,7 +168,7 @@ def write_cell(
     checkpoint.save(folder / "best.pt", {"config": settings, "epoch": 1, "network": network.state_dict()})
     paths.write_json(folder / "run.json", {"settings": settings})
     chosen = split[(split["stage"] == cell.stage) & (split["part"] != "train")]
-    key = splits.ID_COLUMN[cell.stage]
+    key = ID_COLUMN[cell.stage]
     rows = chosen[["id", "part"]].merge(table.rename(columns={key: "id"}), on="id").sort_values("id")
     rows["probability"] = 0.5
     rows.loc[rows["part"] == "test", "probability"] = TEST_PROBABILITIES

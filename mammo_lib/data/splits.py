@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from mammo_lib.config import CLASSES, PARTS, PROTOCOLS, Split
-from mammo_lib.paths import file_hash, write_table
+from mammo_lib.config import CLASSES, ID_COLUMN, PARTS, PROTOCOLS, Split
+from mammo_lib.paths import write_table
 
 COLUMNS = ("stage", "fold", "id", "part")
-ID_COLUMN = {"P": "patch_id", "G": "image_id"}
 LEAKAGE_COLUMNS = ("stage", "relation", "seen_in", "test_cases", "with_relative", "share")
 
 # What makes a case of a stage's training set a relative of a test case. An image is in G once, so that "same mass"
@@ -188,21 +187,21 @@ def leakage(
     split: pd.DataFrame,
     patches: pd.DataFrame,
     globals_: pd.DataFrame,
-    near_duplicates: Iterable[tuple[str, str]] | None = None,
+    near_duplicates: Iterable[tuple[str, str]],
 ) -> pd.DataFrame:
     """Count the test cases that have a relative among the cases trained on.
 
     One row per `stage` ("P", "G", and "P into G": P's training set against G's test set), `relation` and `seen_in`
     (train; train or validation), pooled over folds: each fold's test cases against that fold's own training set.
-    `share` = with_relative / test_cases. `near_duplicates` are pairs of image_id and add a relation of that name.
+    `share` = with_relative / test_cases. `near_duplicates` are pairs of image_id, a relation of that name.
     """
     check(split, patches, globals_)
     cases = {"P": _with_parts(split, patches, "P"), "G": _with_parts(split, globals_, "G")}
-    twins = pd.DataFrame([*(near_duplicates or [])], columns=["image_id", "twin"])
+    twins = pd.DataFrame([*near_duplicates], columns=["image_id", "twin"])
     rows = []
     for (source, target), relations in _RELATIONS.items():
         stage = target if source == target else f"{source} into {target}"
-        for relation in relations if near_duplicates is None else (*relations, _NEAR_DUPLICATE):
+        for relation in (*relations, _NEAR_DUPLICATE):
             for seen_in, parts in _SEEN_IN.items():
                 hits = _has_relative(cases[source], cases[target], relation, parts, twins)
                 rows.append((stage, relation, seen_in, len(hits), int(hits.sum()), float(hits.mean())))
@@ -230,19 +229,16 @@ def _has_relative(
     return pd.concat(found)
 
 
-def write(split: pd.DataFrame, path: Path) -> str:
-    """Write a split as CSV, whole or not at all; return the file's SHA-256, which every run records."""
+def write(split: pd.DataFrame, path: Path) -> None:
+    """Write a split as CSV, whole or not at all."""
     write_table(split[list(COLUMNS)], path)
-    return file_hash(path)
 
 
 def read(path: Path, patches: pd.DataFrame, globals_: pd.DataFrame) -> pd.DataFrame:
     """Read a split and check it against the tables it divides.
 
-    FileNotFoundError when it is not there; ValueError when a case is missing, unknown or placed twice in a fold.
+    ValueError when a case is missing, unknown or placed twice in a fold.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: prepare the data (notebook 01) to draw the split")
     split = pd.read_csv(path, dtype={"id": str, "stage": str, "part": str}, keep_default_na=False)
     check(split, patches, globals_, str(path))
     return split

@@ -1,6 +1,6 @@
 """Beyond the paper: a fully convolutional VGG16 that says of every cell of an image what it shows.
 
-Knows no box, no label and no file. A cell is 16 x 16 pixels, as in frozen.py; what it can show is KINDS, in that order.
+Knows no box, no label and no file. A cell is 16 x 16 pixels, as in frozen.py; what it can show is config.KINDS.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mammo_lib.config import BACKGROUND, BENIGN, KINDS, MALIGNANT
 from mammo_lib.models import frozen
-
-KINDS = ("background", "benign", "malignant")
 
 
 class MassMap(nn.Module):
@@ -65,5 +64,5 @@ def read(network: MassMap, image: np.ndarray, precision: str = "fp32") -> np.nda
 
 def malignancy(logits: np.ndarray) -> np.ndarray:
     """Logits of KINDS, float (..., 3) -> log odds of malignant against everything else, float64 (...)."""
-    others: np.ndarray = np.logaddexp(logits[..., 0].astype(np.float64), logits[..., 1])
-    return logits[..., 2] - others
+    others: np.ndarray = np.logaddexp(logits[..., BACKGROUND].astype(np.float64), logits[..., BENIGN])
+    return logits[..., MALIGNANT] - others

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import DATA_SEED, SAME_PATIENTS
+from mammo_lib.config import DATA_SEED, ID_COLUMN, SAME_PATIENTS
 from mammo_lib.stages import sources
 from mammo_lib.stages.experiment import Experiment, read_table
 
 if TYPE_CHECKING:
     from mammo_lib.data.prepare import PrepareSummary
 
-ID_COLUMN = {"P": "patch_id", "G": "image_id"}
 ARRAY = {"P": "patches", "G": "globals"}
 MASSES = "masses.csv"
 NEAR_DUPLICATES = "near_duplicates.csv"

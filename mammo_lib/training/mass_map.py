@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mammo_lib import paths
-from mammo_lib.config import CELL, MassMap
+from mammo_lib.config import BACKGROUND, BENIGN, CELL, MALIGNANT, MassMap
 from mammo_lib.training import augment, checkpoint
 from mammo_lib.training.folder import HISTORY, LAST, claim
 from mammo_lib.training.loop import ONE_AT_A_TIME, TrainingDiverged, split_batches, step_seeds
-from mammo_lib.training.probe import BACKGROUND, BENIGN, MALIGNANT, UNUSED, Box
+from mammo_lib.training.probe import UNUSED, Box
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
-from mammo_lib.config import Probe
+from mammo_lib.config import BACKGROUND, BENIGN, MALIGNANT, Probe
 
-BACKGROUND, BENIGN, MALIGNANT = 0, 1, 2
 UNUSED = -1
 Box = Sequence[float]
 

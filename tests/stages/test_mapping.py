@@ -17,8 +17,6 @@ from mammo_lib.models import mass_map
 from mammo_lib.stages import mapping, page
 from mammo_lib.stages.experiment import extra_file
 from mammo_lib.stages.grid import Grid
-from mammo_lib.training import mass_map as windows
-from mammo_lib.training import probe as cells
 
 MASS_CELLS = np.s_[3:4, 1:3]  # where conftest's masses are
 
@@ -203,12 +201,6 @@ def test_a_network_is_trained_recorded_and_not_trained_again(tmp_path, trained_h
     table.assign(label=1 - table["label"]).to_csv(cases)
     with pytest.raises(paths.StageMismatch, match=r"inputs\.labels: has changed"):
         mapping.train_map(experiment)
-
-
-def test_the_rooms_agree_on_kinds():
-    kinds = ("background", "benign", "malignant")
-    for room in (windows, cells):
-        assert [mass_map.KINDS[number] for number in (room.BACKGROUND, room.BENIGN, room.MALIGNANT)] == list(kinds)
 
 
 def test_the_window_of_a_patch_is_found_in_a_crop_that_is_moved_scaled_and_padded():
