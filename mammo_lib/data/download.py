@@ -45,9 +45,7 @@ class Series:
 
     uuid: str  # its folder, in the bucket and on disk
     bucket: str
-    patient_id: str  # of DICOM: "Mass-Training_P_00001_LEFT_CC", or with "_1" for the crop and mask of a mass
     patient: str  # "P_00001"
-    series_uid: str
     files: int
     size: int  # bytes
 
@@ -99,7 +97,7 @@ def select(index: Path | None = None) -> list[Series]:
 
     DownloadError when no index is installed, or when it is too old to give sizes in bytes.
     """
-    columns = ["PatientID", "SeriesInstanceUID", "instanceCount", "aws_bucket", "crdc_series_uuid", "series_size_MB"]
+    columns = ["PatientID", "instanceCount", "aws_bucket", "crdc_series_uuid", "series_size_MB"]
     table = pd.read_parquet(index or _installed_index(), columns=columns, filters=[("collection_id", "==", COLLECTION)])
     table["patient"] = table["PatientID"].str.extract(_PATIENT)[0]
     table = table[table["patient"].notna()].sort_values(["patient", "crdc_series_uuid"])
@@ -110,9 +108,7 @@ def select(index: Path | None = None) -> list[Series]:
         Series(
             uuid=row["crdc_series_uuid"],
             bucket=row["aws_bucket"],
-            patient_id=row["PatientID"],
             patient=row["patient"],
-            series_uid=row["SeriesInstanceUID"],
             files=int(row["instanceCount"]),
             size=int(row["size"]),
         )

@@ -138,9 +138,9 @@ def series(archive, store) -> list[download.Series]:
 
 
 def row_of_index(patient: str, uuid: str, files: int, size: int) -> dict[str, object]:
-    about = {"collection_id": "cbis_ddsm", "PatientID": patient, "SeriesInstanceUID": f"1.2.{uuid}"}
     return {
-        **about,
+        "collection_id": "cbis_ddsm",
+        "PatientID": patient,
         "instanceCount": files,
         "aws_bucket": BUCKET,
         "crdc_series_uuid": uuid,
@@ -171,24 +171,36 @@ def chosen() -> list[download.Series]:
     return download.select()
 
 
-def test_the_real_index_holds_the_mass_set(chosen):
+@pytest.fixture(scope="module")
+def named(chosen) -> pd.DataFrame:
+    """What the index itself says of the series that were chosen."""
+    import idc_index_data
+
+    columns = ["crdc_series_uuid", "PatientID", "SeriesInstanceUID"]
+    table = pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, columns=columns).set_index("crdc_series_uuid")
+    return table.loc[[one.uuid for one in chosen]]
+
+
+def test_the_real_index_holds_the_mass_set(chosen, named):
     """1592 mammograms, 1696 masks and 1696 crops, as the official tables have rows: 4984 files."""
-    images = [one for one in chosen if one.patient_id.endswith(("CC", "MLO"))]
+    whole = named["PatientID"].str.endswith(("CC", "MLO"))
+    images = [one for one in chosen if whole[one.uuid]]
     assert (len(chosen), sum(one.files for one in chosen)) == (3391, 1592 + 2 * 1696)
     assert (len(images), sum(one.files for one in images)) == (1592, 1592)
     assert len({one.patient for one in chosen}) == 892
     assert sum(one.size for one in chosen) == 82_523_335_936
-    assert {one.patient_id.split("-")[0] for one in chosen} == {"Mass"}
+    assert named["PatientID"].str.startswith("Mass-").all()
     assert {one.bucket for one in chosen} == {"idc-open-data"}
     assert len({one.uuid for one in chosen}) == len(chosen)
 
 
-def test_each_row_of_the_official_tables_has_its_series_and_no_series_is_without_a_row(chosen, cbis_ddsm_files):
+def test_each_row_of_the_official_tables_has_its_series_and_no_series_is_without_a_row(named, cbis_ddsm_files):
     tables = [pd.read_csv(cbis_ddsm_files / "csv" / name, dtype=str) for name in cbis_ddsm.MASS_TABLES]
     cells = pd.concat(tables)[["image file path", "cropped image file path", "ROI mask file path"]].stack()
-    named = cells.str.strip().str.split("/", expand=True)
-    assert len(named) == 3 * 1696
-    assert set(zip(named[0], named[2], strict=True)) == {(one.patient_id, one.series_uid) for one in chosen}
+    parts = cells.str.strip().str.split("/", expand=True)
+    assert len(parts) == 3 * 1696
+    of_index = zip(named["PatientID"], named["SeriesInstanceUID"], strict=True)
+    assert set(zip(parts[0], parts[2], strict=True)) == set(of_index)
 
 
 def test_one_patient_at_a_time_is_little(chosen):
@@ -383,7 +395,8 @@ def test_a_broken_stream_goes_on_with_the_patients_that_are_left(series, store, 
 
 def test_a_patient_with_an_unusable_mass_stays_on_disk(series, store, empty_archive, tmp_path, write_dicom):
     """Its image is black: no breast can be found in it."""
-    uuid = next(one.uuid for one in series if one.patient_id == "Mass-Test_P_00003_LEFT_MLO")
+    index = pd.read_parquet(tmp_path / "index.parquet").set_index("PatientID")
+    uuid = index.loc["Mass-Test_P_00003_LEFT_MLO", "crdc_series_uuid"]
     key = next(key for key in store.objects if key.startswith(uuid))
     write_dicom(tmp_path / "black.dcm", np.zeros((160, 120), np.uint16), PatientID="Mass-Test_P_00003_LEFT_MLO")
     store.objects[key] = (tmp_path / "black.dcm").read_bytes()
