@@ -1,7 +1,7 @@
 """Pixels to pixels: crops, artefact removal, boxes, patch centres, resizing (section 2.2); the breast is breast.py's.
 
-Knows no file, no table, no patient. An image is 2-D, uint8 or uint16, bright where tissue is dense
-and dark where there is none. A box is in pixels of the image at hand, origin top left, x to the right.
+Knows no file, no table, no patient. An image is 2-D, uint8 or uint16, bright where tissue is dense and dark where there
+is none. A box is in pixels of the image at hand, origin top left, x to the right.
 """
 
 from collections.abc import Iterable, Sequence
