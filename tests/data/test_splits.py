@@ -1,6 +1,7 @@
 """The protocols: who trains, who is tested, and how much leaks; drawn tables of cases and counts made by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mammo_lib.config import ID_COLUMN, PARTS, Split
+from mammo_lib.config import DATA_SEED, ID_COLUMN, PARTS, PROTOCOLS, Split, get_profile
 from mammo_lib.data import splits
 
 CUT = Split(folds=3)
@@ -299,3 +300,20 @@ def test_a_patient_on_both_sides_of_the_official_split_is_refused():
 def test_shares_that_do_not_sum_to_one_are_refused():
     with pytest.raises(ValueError, match="sum to 1"):
         splits.make("as_written", *usual(), replace(CUT, patch_shares=(0.8, 0.1, 0.2)), 0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_splits_of_the_published_results_are_drawn_again(protocol):
+    """Every number of README rests on them: another draw of the same seed would be another experiment."""
+    folder = Path(__file__).parents[2] / "results" / "reduced-cpu-imagenet" / protocol
+    profile = get_profile("reduced-cpu-imagenet")
+    masses = pd.read_csv(folder / "masses.csv").drop_duplicates("mass_id")
+    patches = pd.concat(
+        [masses.assign(patch_id=masses["mass_id"] + f"#{number}") for number in range(profile.patches.centres)]
+    )
+    images = masses.sort_values("label").drop_duplicates("image_id", keep="last")
+    drawn = splits.make(protocol, patches, images, profile.split, DATA_SEED)
+    for stage in ("P", "G"):
+        tested = pd.read_csv(folder / f"expected_{stage}.csv").set_index(["fold", "id"])["part"].sort_index()
+        ours = drawn[(drawn["stage"] == stage) & (drawn["part"] != "train")].set_index(["fold", "id"])["part"]
+        pd.testing.assert_series_equal(ours.sort_index(), tested)
