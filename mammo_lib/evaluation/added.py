@@ -13,12 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mammo_lib import config
 from mammo_lib.evaluation import metrics
 from mammo_lib.evaluation.comparisons import compare
 from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.predictions import align
-from mammo_lib.evaluation.tables import MISSING, UNDEFINED, UNIT_OF_BASELINES, Results, Setting, lines
+from mammo_lib.evaluation.tables import UNDEFINED, UNIT_OF_BASELINES, Results, Setting, of_lines
 
 BIRADS, READING = "birads", "reading"  # the assessment alone, and with the words for shape and margins
 SHOWN = {BIRADS: "BI-RADS", READING: "BI-RADS and words"}
@@ -37,27 +36,25 @@ def added(stage: str, results: Results, setting: Setting, readings: Mapping[str,
     benign case that the assessment ranks level, `auc_within`, the network's AUC among these pairs; and `note`. A
     network without predictions is a row with its reason. ValueError when the cases are not the same.
     """
-    unit, rows = UNIT_OF_BASELINES[stage], []
+    unit = UNIT_OF_BASELINES[stage]
     units = {name: metrics.aggregate(frame, unit) for name, frame in readings.items()}
-    for network, initial in lines(stage, setting):
-        key = (stage, network, initial)
-        row: dict[str, object] = {"stage": stage, "unit": unit}
-        row |= {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        if key not in results:
-            rows.append(row | {"note": setting.reasons.get(key, MISSING)})
-            continue
-        scored = metrics.aggregate(results[key], unit)
-        scored, reasons = scored[scored["part"].isin(("validation", "test"))], []
+
+    def measured(predictions: pd.DataFrame) -> dict[str, object]:
+        scored = metrics.aggregate(predictions, unit)
+        scored = scored[scored["part"].isin(("validation", "test"))]
+        row, reasons = dict[str, object](), []
         for name, read in units.items():
             found = _gain(name, read, scored, setting)
             row |= {count: found[count] for count in ("cases", "patients") if count in found}
             row |= {f"{name}_{column}": found.get(column) for column in _NAMES}
             reasons += [f"{name}: {found['note']}"] if found["note"] else []
-        rows.append(row | _within_grades(units[BIRADS], scored) | {"note": "; ".join(reasons)})
+        return row | _within_grades(units[BIRADS], scored) | {"note": "; ".join(reasons)}
+
     floats = [f"{name}_{column}" for name in SHOWN for column in _NAMES] + ["tied", "auc_within"]
     columns = ["stage", "unit", "network", "initial", "cases", "patients", *floats, "note"]
     types = dict.fromkeys(("cases", "patients"), "Int64") | dict.fromkeys(floats, "Float64")
-    frame = pd.DataFrame(rows).reindex(columns=columns).astype(types)
+    rows = pd.DataFrame(of_lines(stage, results, setting, measured)).assign(stage=stage, unit=unit)
+    frame = rows.reindex(columns=columns).astype(types)
     caption = (
         "What a network adds to the radiologist's recorded reading of the same cases: AUC of both together minus that "
         f"of the reading alone. {setting.run} Unit: {unit}."

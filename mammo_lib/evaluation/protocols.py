@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.comparisons import bootstrapped, joined, paired_difference, tested
 from mammo_lib.evaluation.export import Table, text, with_interval
-from mammo_lib.evaluation.tables import MISSING, UNDEFINED, UNIT_OF, Key, Results, Setting, lines
+from mammo_lib.evaluation.tables import MISSING, UNDEFINED, UNIT_OF, Key, Results, Setting, lines, named
 
 ASKED = "How much does the split protocol move the AUC? The optimism of splits at random."
 PAIRS = (("as_written", "official"), ("as_written", "grouped_cv"), ("grouped_cv", "official"))
@@ -69,8 +68,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _row(key: Key, pair: tuple[str, str], results: Mapping[str, Results], setting: Setting) -> dict[str, object]:
     stage, network, initial = key
-    labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-    row: dict[str, Any] = {"stage": stage, "first": pair[0], "second": pair[1], "note": ""} | labels
+    row: dict[str, Any] = {"stage": stage, "first": pair[0], "second": pair[1], "note": ""} | named(network, initial)
     absent = [name for name in pair if key not in results[name]]
     if absent:
         return row | {"note": f"{', '.join(absent)}: {MISSING}"}

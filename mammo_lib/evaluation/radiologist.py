@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from mammo_lib import config
 from mammo_lib.evaluation.comparisons import compare, joined, paired_difference, tested
 from mammo_lib.evaluation.export import Table, text, with_interval
 from mammo_lib.evaluation.predictions import align
-from mammo_lib.evaluation.tables import MISSING, UNIT_OF_BASELINES, Results, Setting, lines
+from mammo_lib.evaluation.tables import UNIT_OF_BASELINES, Results, Setting, of_lines
 
 _GAP = ("difference", "low", "high")
 _COUNTS = ("cases", "patients", "called_back_cases")
@@ -43,14 +42,9 @@ def against_birads(
     unit = UNIT_OF_BASELINES[stage]
     not_counted = birads["mass_id"].isin(not_called_back)
     left_out = set(birads.loc[not_counted, f"{unit}_id"]) if not_counted.any() else set[str]()
-    rows: list[dict[str, object]] = []
-    for network, initial in lines(stage, setting):
-        key, row = (stage, network, initial), dict[str, object](stage=stage, unit=unit)
-        row |= {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        if key not in results:
-            rows.append(row | {"note": setting.reasons.get(key, MISSING)})
-            continue
-        scores = tested(results[key], unit)
+
+    def measured(predictions: pd.DataFrame) -> dict[str, object]:
+        scores = tested(predictions, unit)
         paired = align(scores, tested(birads, unit))
         found = compare(paired, setting)
         if left_out:
@@ -61,8 +55,10 @@ def against_birads(
             level = paired_difference(align(scores, tested(zero_as_four, unit)), setting)
             found |= _named("zero_as_four", level, ("auc_second", *_GAP))
             found["note"] = joined(found["note"], level["note"] and f"0 as 4: {level['note']}")
-        rows.append(row | found)
-    frame = pd.DataFrame(rows).rename(columns=_RENAMED).reindex(columns=_COLUMNS)
+        return found
+
+    rows = pd.DataFrame(of_lines(stage, results, setting, measured)).assign(stage=stage, unit=unit)
+    frame = rows.rename(columns=_RENAMED).reindex(columns=_COLUMNS)
     frame = frame.astype({name: "Int64" if name in _COUNTS else "Float64" for name in _COLUMNS[4:-1]})
     caption = (
         "Against the radiologist's BI-RADS assessment of the same cases: difference in AUC, network minus radiologist. "

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.export import Table, plain, with_interval
 from mammo_lib.evaluation.tables import (
@@ -20,6 +19,8 @@ from mammo_lib.evaluation.tables import (
     Setting,
     chosen,
     lines,
+    named,
+    of_lines,
     over_folds,
     rates,
     with_bounds,
@@ -138,16 +139,14 @@ def _lines(
     aggregated: bool = True,
 ) -> pd.DataFrame:
     """A row per line of the stage's table, nullable types: a number that does not exist is <NA>, empty in the CSV."""
-    rows = []
-    for network, initial in lines(stage, setting):
-        key, notes = (stage, network, initial), list[str]()
-        row: dict[str, object] = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
-        if key in results:
-            cell = metrics.aggregate(results[key], UNIT_OF[stage]) if aggregated else results[key]
-            row |= measured(cell, setting, notes)
-        else:
-            notes.append(setting.reasons.get(key, MISSING))
-        rows.append(row | {"note": "; ".join(dict.fromkeys(notes))})
+
+    def of_cell(predictions: pd.DataFrame) -> dict[str, object]:
+        notes: list[str] = []
+        cell = metrics.aggregate(predictions, UNIT_OF[stage]) if aggregated else predictions
+        row = measured(cell, setting, notes)
+        return row | {"note": "; ".join(dict.fromkeys(notes))}
+
+    rows = of_lines(stage, results, setting, of_cell)
     floats = [*plain_floats, *(f"{name}{end}" for name in bounded for end in ("", "_low", "_high"))]
     types = dict(counts) | dict.fromkeys(floats, "Float64")
     return pd.DataFrame(rows).reindex(columns=["network", "initial", *types, "note"]).astype(types)
@@ -261,9 +260,8 @@ def spread(stage: str, runs: Runs, setting: Setting) -> Table:
     rows = []
     for network, initial in lines(stage, setting):
         chosen = {key: frame for key, frame in runs.items() if key[:3] == (stage, network, initial)}
-        labels = {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
         absent = setting.reasons.get((stage, network, initial), MISSING)
-        rows.append(labels | _spread_of(chosen, UNIT_OF[stage], absent))
+        rows.append(named(network, initial) | _spread_of(chosen, UNIT_OF[stage], absent))
     numbers = ("mean", "sd_seeds", "sd_folds", "least", "most")
     frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "Float64"))
     caption = (

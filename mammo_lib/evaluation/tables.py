@@ -72,13 +72,15 @@ def published(
     <m>_high, <m>_printed, <m>_difference` (ours minus printed) and `<m>_printed_inside` our interval.
     """
     printed = {(row.stage, row.network, row.initial): row for row in config.PUBLISHED}
+    unit, theirs = UNIT_OF[stage], UNIT_OF_BASELINES[stage]
+    ours = of_lines(stage, results, setting, lambda predictions: _measure(predictions, unit, setting))
     rows = [
-        _cell_row((stage, network, initial), results, setting, printed) for network, initial in lines(stage, setting)
+        {"block": "network", "unit": unit} | row | _beside(row, printed.get((stage, *line)))
+        for line, row in zip(lines(stage, setting), ours, strict=True)
     ]
-    unit = UNIT_OF_BASELINES[stage]
     for name, predictions in (baselines or {}).items():
-        labels = {"block": "baseline", "network": BASELINE_LABELS.get(name, name), "initial": "", "unit": unit}
-        rows.append(labels | _measure(predictions, unit, setting) | _beside({}, None))
+        labels = {"block": "baseline", "network": BASELINE_LABELS.get(name, name), "initial": "", "unit": theirs}
+        rows.append(labels | _measure(predictions, theirs, setting) | _beside({}, None))
     frame = _typed(pd.DataFrame(rows))
     is_any_printed = bool(frame["auc_printed"].notna().any())
     caption = f"{NUMBERS[stage]}. {_title(stage, is_any_printed)} {setting.sentence(stage)}"
@@ -93,20 +95,21 @@ def lines(stage: str, setting: Setting) -> list[tuple[str, str]]:
     return networks + [(row, config.EXTRA_INITIAL) for row in setting.extra]
 
 
-def _cell_row(
-    key: Key, results: Results, setting: Setting, printed: Mapping[Key, config.PublishedRow]
-) -> dict[str, object]:
-    stage, network, initial = key
-    unit = UNIT_OF[stage]
-    labels = {
-        "block": "network",
-        "network": config.ROW_LABELS[network],
-        "initial": config.INITIAL_LABELS[initial],
-        "unit": unit,
-    }
-    missing: dict[str, object] = {"note": setting.reasons.get(key, MISSING)}
-    ours = _measure(results[key], unit, setting) if key in results else missing
-    return labels | ours | _beside(ours, printed.get(key))
+def named(network: str, initial: str) -> dict[str, object]:
+    """The columns `network` and `initial` of a line, in words."""
+    return {"network": config.ROW_LABELS[network], "initial": config.INITIAL_LABELS[initial]}
+
+
+def of_lines(
+    stage: str, results: Results, setting: Setting, measured: Callable[[pd.DataFrame], dict[str, object]]
+) -> list[dict[str, object]]:
+    """A row for each of `lines`: names, then what `measured` makes of its predictions, or a note why it has none."""
+    rows = []
+    for network, initial in lines(stage, setting):
+        key = (stage, network, initial)
+        found = measured(results[key]) if key in results else {"note": setting.reasons.get(key, MISSING)}
+        rows.append(named(network, initial) | found)
+    return rows
 
 
 def _beside(ours: Mapping[str, object], row: config.PublishedRow | None) -> dict[str, object]:

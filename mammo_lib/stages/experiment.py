@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import DATA_SEED, MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
+from mammo_lib.config import DATA_SEED, INITIAL_LABELS, MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 from mammo_lib.stages import sources
 
@@ -45,6 +45,11 @@ class Experiment:
     def sentence(self) -> str:
         """What every picture of this experiment says of its data."""
         return f"{self.profile.data}; protocol {self.protocol}, seed {self.seed}"
+
+    @property
+    def main_in_words(self) -> tuple[str, str]:
+        """The main network and what it starts from on whole mammograms."""
+        return NETWORK_LABELS[self.profile.main_network], INITIAL_LABELS[self.profile.main_initial["G"]]
 
     @property
     def places(self) -> Places:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS
+from mammo_lib.config import NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, is_done_as_asked, load_network, outcomes
@@ -247,8 +247,7 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
 
 def explained(experiment: Experiment) -> str:
     """The network whose heat maps are drawn and measured, and what it started from, in words."""
-    network, initial = experiment.profile.main_network, experiment.profile.main_initial["G"]
-    return f"{NETWORK_LABELS[network]}, started from: {INITIAL_LABELS[initial]}"
+    return "{}, started from: {}".format(*experiment.main_in_words)
 
 
 def draw_localisation(experiment: Experiment) -> list[Path]:

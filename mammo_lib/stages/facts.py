@@ -215,8 +215,7 @@ def _count(masses: pd.DataFrame) -> str:
 
 def _results(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
     """What the tables say of the main network on whole mammograms."""
-    profile = experiment.profile
-    network, initial = NETWORK_LABELS[profile.main_network], INITIAL_LABELS[profile.main_initial["G"]]
+    network, initial = experiment.main_in_words
     name = f"{network} from {initial}"
     table, spread = made["table2"], made["spread_G"].frame
     chosen = (table.frame["network"] == network) & (table.frame["initial"] == initial)

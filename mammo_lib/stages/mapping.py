@@ -18,12 +18,13 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, MASS_MAP, PARTS
+from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import parts
 from mammo_lib.stages.experiment import Experiment, default_device, extra_file, map_results
 from mammo_lib.stages.explanation import write_localisation
 from mammo_lib.stages.grid import CELL, Grid
 from mammo_lib.stages.probing import FOLDS, whole_log_odds
-from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
+from mammo_lib.stages.trainings import hashes_of_inputs
 from mammo_lib.stages.transferring import measure_transfer, refuse_same_patients
 from mammo_lib.training.folder import HISTORY, LAST, RECORD
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mammo_lib import paths
-from mammo_lib.config import EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NETWORK_LABELS
+from mammo_lib.config import EXTRA_LABELS, MASS_MAP, NETWORK_LABELS
 from mammo_lib.stages import facts, sources
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
@@ -164,8 +164,7 @@ def _tested(experiment: Experiment, known: Mapping[str, str]) -> list[str]:
     told = [known[name] for name in IN_SHORT if name in known]
     if "performance" in known:
         return told
-    profile = experiment.profile
-    return [*told, UNTESTED.format(NETWORK_LABELS[profile.main_network], INITIAL_LABELS[profile.main_initial["G"]])]
+    return [*told, UNTESTED.format(*experiment.main_in_words)]
 
 
 def _networks(table: "export.Table") -> bool:

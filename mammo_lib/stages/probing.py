@@ -16,10 +16,11 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, PROBE, Probe
+from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import load, parts, prepared
 from mammo_lib.stages.experiment import Experiment, extra_file
 from mammo_lib.stages.grid import Grid
-from mammo_lib.stages.trainings import PREDICTION_COLUMNS, hashes_of_inputs
+from mammo_lib.stages.trainings import hashes_of_inputs
 from mammo_lib.stages.transferring import measure_transfer, refuse_same_patients
 from mammo_lib.training.folder import RECORD
 

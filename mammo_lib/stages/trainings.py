@@ -14,6 +14,7 @@ import pandas as pd
 
 from mammo_lib import paths
 from mammo_lib.config import PARTS, Profile, Training
+from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import ARRAY, load, parts, prepared, split_file
 from mammo_lib.stages.experiment import Experiment, default_device
 from mammo_lib.training.folder import BEST, CELL_CLAIM, HISTORY, RECORD, WARM_UP, claim, turn
@@ -29,7 +30,6 @@ WARM_UP_SEED = 10**6  # on top of the cell's: no step of its training meets orde
 INITIAL_WEIGHTS = "initial_weights"  # their hash among the inputs in a record
 WARM_UP_HISTORY = f"{WARM_UP}/{HISTORY}"
 RECORDS = (RECORD, HISTORY, PREDICTIONS)  # what goes from runs/ to results/: small, no weights
-PREDICTION_COLUMNS = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
 
 
 def cells(experiment: Experiment, pattern: str = "*") -> "list[Cell]":

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import INITIAL_LABELS, NETWORK_LABELS, SAME_PATIENTS
+from mammo_lib.config import SAME_PATIENTS
+from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import load, with_ids
 from mammo_lib.stages.experiment import Experiment, default_device
-from mammo_lib.stages.trainings import PREDICTION_COLUMNS, PREDICTIONS, cells, load_network
+from mammo_lib.stages.trainings import PREDICTIONS, cells, load_network
 from mammo_lib.training.folder import RECORD
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def transfer_cells(experiment: Experiment, source: Experiment) -> pd.DataFrame:
     FileNotFoundError when no cell is trained; ValueError when a set has other sizes in the two profiles, or when both
     are of the same patients.
     """
+    from mammo_lib.evaluation.tables import named
+
     refuse_same_patients(experiment, source)
     first = [cell for cell in cells(source) if cell.fold == 0]
     trained = [cell for cell in first if (source.runs / cell.name / RECORD).exists()]
@@ -56,13 +59,12 @@ def transfer_cells(experiment: Experiment, source: Experiment) -> pd.DataFrame:
         _assure_same_size(experiment, source, stage)
     folder, rows = transfer_folder(experiment, source, CELLS), []
     for cell in first:
-        names = {"network": NETWORK_LABELS[cell.network], "initial": INITIAL_LABELS[cell.initial]}
         found: dict[str, Any] = {"note": "not run"}
         if cell in trained:
             cases = _all_cases(experiment, cell.stage)
             cases = cases.assign(probability=_probabilities(experiment, source, cell, cases["row"].to_numpy()))
             found = _write_and_measure(experiment, source, cell.stage, cases, folder / cell.name / PREDICTIONS)
-        rows.append({"stage": cell.stage} | names | found)
+        rows.append({"stage": cell.stage} | named(cell.network, cell.initial) | found)
     table = pd.DataFrame(rows)
     paths.write_table(table, folder / f"{TRANSFER}_seed{source.seed}.csv")
     return table

@@ -11,7 +11,8 @@ import pytest
 
 from mammo_lib import stages
 from mammo_lib.config import PROTOCOLS
-from mammo_lib.stages.trainings import PREDICTION_COLUMNS, PREDICTIONS
+from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
+from mammo_lib.stages.trainings import PREDICTIONS
 from mammo_lib.training.experiments import Cell
 
 NETWORKS = ("resnet50", "resnet50_cbam")
