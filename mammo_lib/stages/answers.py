@@ -139,7 +139,7 @@ def _above_chance(frame: pd.DataFrame, profile: Profile) -> bool:
 def _trainings(experiment: Experiment, key: "Key", seed: int) -> tuple[str, ...]:
     """What tells the trainings of all folds from every other: their records, which go along when a folder is copied."""
     stage, network, initial = key
-    records = (experiment.results / "cells" / stage / network / initial).glob(f"fold*-seed{seed}/{RECORD}")
+    records = (experiment.published / stage / network / initial).glob(f"fold*-seed{seed}/{RECORD}")
     return tuple(record.read_text(encoding="utf-8") for record in sorted(records))
 
 

@@ -161,15 +161,16 @@ def _publish_parts(experiment: Experiment) -> None:
 
 def expected(experiment: Experiment, stage: str) -> pd.DataFrame:
     """The validation and test cases that every cell of a stage must have predicted, with their fold."""
-    path = experiment.results / f"expected_{stage}.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: the split is not drawn: run {experiment.command('split')} first")
-    return read_table(path)
+    return read_table(_drawn(experiment.results / f"expected_{stage}.csv", experiment))
 
 
 def split_file(experiment: Experiment) -> Path:
     """Where the protocol's split is. FileNotFoundError when it is not drawn."""
-    path = experiment.places.splits(experiment.protocol)
+    return _drawn(experiment.places.splits(experiment.protocol), experiment)
+
+
+def _drawn(path: Path, experiment: Experiment) -> Path:
+    """`path`, which drawing the split leaves behind; FileNotFoundError before."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: the split is not drawn: run {experiment.command('split')} first")
     return path

@@ -13,7 +13,7 @@ import pandas as pd
 from mammo_lib import paths
 from mammo_lib.config import EXTRA_INITIAL, EXTRA_LABELS, INITIAL_LABELS, MASS_MAP, NO_CALLBACK, PROBE, PROTOCOLS
 from mammo_lib.stages.archive import MASSES, expected
-from mammo_lib.stages.experiment import Experiment, extra_file, map_results, read_table
+from mammo_lib.stages.experiment import Experiment, extra_file, extra_folder, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, RECORD, cells, made_otherwise, outcomes
 from mammo_lib.training.experiments import DIVERGED, NOT_AVAILABLE
 
@@ -53,7 +53,7 @@ def _runs(experiment: Experiment) -> "Runs":
         kept = cases[[name for name in ("fold", "side") if name in cases]].reset_index(drop=True)
         runs[key] = read(path, cases.drop(columns="fold")).join(kept)  # in the order of `cases`
     if not runs:
-        raise FileNotFoundError(f"{experiment.results / 'cells'}: no cell is finished: train some first")
+        raise FileNotFoundError(f"{experiment.published}: no cell is finished: train some first")
     return runs
 
 
@@ -62,7 +62,7 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
 
     Not of cells that were trained with other settings than the profile has now: `setting_of` says so.
     """
-    matrix, folder = cells(experiment), experiment.results / "cells"
+    matrix, folder = cells(experiment), experiment.published
     files = {
         (c.stage, c.network, c.initial, c.fold, c.seed): folder / c.name / PREDICTIONS
         for c in matrix
@@ -77,17 +77,17 @@ def _predicted(experiment: Experiment) -> dict[tuple[str, str, str, int, int], P
 
 def _extra_otherwise(experiment: Experiment, row: str, fold: int) -> str:
     """In what the record of one of our own rows differs from the profile as it is now; "" where in nothing, or none."""
-    folder = experiment.results / PROBE if row == PROBE else map_results(experiment) / f"fold{fold}"
-    if not (folder / RECORD).exists():
+    record = extra_folder(experiment, row) / (RECORD if row == PROBE else f"fold{fold}/{RECORD}")
+    if not record.exists():
         return ""
-    found = paths.read_json(folder / RECORD)["settings"].get(row, {})
+    found = paths.read_json(record)["settings"].get(row, {})
     wanted = paths.plain({PROBE: experiment.profile.probe, MASS_MAP: experiment.profile.mass_map}[row])
     return "; ".join(paths.differences(found, wanted)[:3])
 
 
 def trained_seeds(experiment: Experiment) -> list[Experiment]:
     """The experiment with every training seed that has results: data and splits are the same for all."""
-    trained = [path.parent.name for path in experiment.results.glob(f"cells/*/*/*/fold*-seed*/{PREDICTIONS}")]
+    trained = [path.parent.name for path in experiment.published.glob(f"*/*/*/fold*-seed*/{PREDICTIONS}")]
     mapped = [path.name for path in experiment.results.glob(f"{MASS_MAP}/seed*")]
     seeds = sorted({experiment.seed} | {int(name.rpartition("seed")[2]) for name in trained + mapped})
     others = [replace(experiment, seed=seed) for seed in seeds]
@@ -156,7 +156,7 @@ def setting_of(experiment: Experiment) -> "Setting":
     reasons: dict[tuple[str, str, str], str] = {}
     for cell in cells(experiment):
         row, key = tried[tried["cell"] == cell.name], (cell.stage, cell.network, cell.initial)
-        otherwise = made_otherwise(experiment, cell, experiment.results / "cells")
+        otherwise = made_otherwise(experiment, cell, experiment.published)
         if otherwise:
             reasons[key] = f"trained with other settings ({otherwise})"
         elif row.empty:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mammo_lib.stages.experiment import IDS, Experiment, map_results
+from mammo_lib.config import MASS_MAP
+from mammo_lib.stages.experiment import IDS, Experiment, extra_folder
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -46,10 +47,12 @@ class Exhibits:
         drawable: bool = True,
         files: Sequence[str] = (),
         links: "Sequence[Link]" = (),
+        otherwise: str = NOT_MADE,
     ) -> "Section":
         """A section from names, in this order; the files of `made` and `stored` tables are linked by themselves.
 
         drawable: whether there is what the figures are drawn from; the section then tells that they are not drawn yet.
+        otherwise: what a section tells that has nothing to show.
         """
         from mammo_lib.evaluation.report import Section
 
@@ -62,7 +65,7 @@ class Exhibits:
         pictures = [picture for name in figures for picture in self._pictures(name)]
         linked = [*(link for name in (*made, *stored, *files) for link in self._files(name)), *links]
         if not (told or shown or pictures or linked):
-            told = [NOT_MADE]
+            told = [otherwise]
         elif figures and drawable and not pictures:
             run = self.experiment
             told = [*told, NOT_DRAWN.format(run.profile.name, run.protocol, run.seed)]
@@ -96,7 +99,7 @@ class Exhibits:
     def _found(self, name: str) -> list[Path]:
         """The file of this name in the first of the folders with results that has it, or nothing."""
         places = self.experiment.places
-        results = self.experiment.results, map_results(self.experiment)
+        results = self.experiment.results, extra_folder(self.experiment, MASS_MAP)
         folders = *results, places.root / "results" / "published", places.prepared
         return [folder / name for folder in folders if (folder / name).exists()][:1]
 

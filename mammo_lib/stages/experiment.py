@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import DATA_SEED, INITIAL_LABELS, MASS_MAP, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
+from mammo_lib.config import DATA_SEED, INITIAL_LABELS, NETWORK_LABELS, PROBE, PROTOCOLS, Profile, get_profile
 from mammo_lib.paths import Places
 from mammo_lib.stages import sources
 
@@ -60,6 +60,11 @@ class Experiment:
         return self.places.results(self.protocol)
 
     @property
+    def published(self) -> Path:
+        """Where the small files of finished cells are copied to."""
+        return self.results / "cells"
+
+    @property
     def runs(self) -> Path:
         return self.places.runs(self.protocol)
 
@@ -74,17 +79,14 @@ class Experiment:
 
 
 def extra_file(experiment: Experiment, row: str, stage: str, fold: int = 0) -> Path:
-    """Where the predictions of one of config.EXTRA_LABELS in one fold of stage "P" or "G" are.
-
-    The probe is the same for every training seed.
-    """
-    folder = experiment.results / row if row == PROBE else map_results(experiment)
-    return folder / stage / f"fold{fold}.csv"
+    """Where the predictions of one of config.EXTRA_LABELS in one fold of stage "P" or "G" are."""
+    return extra_folder(experiment, row) / stage / f"fold{fold}.csv"
 
 
-def map_results(experiment: Experiment) -> Path:
-    """Where the mass map of this training seed leaves what it found."""
-    return experiment.results / MASS_MAP / f"seed{experiment.seed}"
+def extra_folder(experiment: Experiment, row: str) -> Path:
+    """Where one of config.EXTRA_LABELS leaves what it found; the probe is the same for every training seed."""
+    folder = experiment.results / row
+    return folder if row == PROBE else folder / f"seed{experiment.seed}"
 
 
 def check(experiment: Experiment) -> None:

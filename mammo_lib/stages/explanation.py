@@ -79,7 +79,7 @@ def is_measured(experiment: Experiment) -> bool:
         return False
     if not pd.read_csv(path).reindex(columns=["seed"]).eq(experiment.seed).all(axis=None):
         return False
-    files = [experiment.results / "cells" / cell.name / PREDICTIONS for cell in _explained_cells(experiment)]
+    files = [experiment.published / cell.name / PREDICTIONS for cell in _explained_cells(experiment)]
     published = [read_table(file).query("part == 'test'") for file in files if file.exists()]
     if not published:  # nothing stands beside it
         return True

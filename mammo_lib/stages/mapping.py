@@ -20,7 +20,7 @@ from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, MASS_MAP, PARTS
 from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import parts
-from mammo_lib.stages.experiment import Experiment, default_device, extra_file, map_results
+from mammo_lib.stages.experiment import Experiment, default_device, extra_file, extra_folder
 from mammo_lib.stages.explanation import write_localisation
 from mammo_lib.stages.grid import CELL, Grid
 from mammo_lib.stages.probing import FOLDS, whole_log_odds
@@ -55,6 +55,7 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
     training and with localisation.csv: how well the map finds the lesions of the test images.
     """
     grid, readings, found = Grid.of(experiment), [], []
+    folder = extra_folder(experiment, MASS_MAP)
     for fold in sorted(parts(experiment, "G")["fold"].unique().tolist()):
         _check_validation(experiment, fold)
         reader = _Reader.of(experiment, fold)
@@ -64,10 +65,10 @@ def map_masses(experiment: Experiment) -> pd.DataFrame:
         readings += [{"fold": fold} | row for row in _compare_readings(cases[known], odds[known])]
         found.append(reader.found(grid, cases))
         for name in (RECORD, HISTORY):
-            with paths.atomic_write(map_results(experiment) / f"fold{fold}" / name) as part:
+            with paths.atomic_write(folder / f"fold{fold}" / name) as part:
                 shutil.copyfile(_runs(experiment, fold) / name, part)
-    paths.write_table(pd.DataFrame(readings), map_results(experiment) / "readings.csv")
-    write_localisation(experiment, pd.concat(found, ignore_index=True), SHOWN, map_results(experiment))
+    paths.write_table(pd.DataFrame(readings), folder / "readings.csv")
+    write_localisation(experiment, pd.concat(found, ignore_index=True), SHOWN, folder)
     return pd.DataFrame(readings)
 
 

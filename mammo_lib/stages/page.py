@@ -9,7 +9,7 @@ from mammo_lib.config import EXTRA_LABELS, MASS_MAP, NETWORK_LABELS
 from mammo_lib.stages import facts, sources
 from mammo_lib.stages.comparison import draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
-from mammo_lib.stages.experiment import Experiment, map_results
+from mammo_lib.stages.experiment import Experiment, extra_folder
 from mammo_lib.stages.explanation import (
     LOCALISATION,
     draw_explanations,
@@ -94,7 +94,7 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
 
     asked = questions(made["questions"].frame["question"].unique())
     citations = (PAPER_CITATION, sources.of(experiment.profile).citation, OUR_CITATION)
-    section = Exhibits(experiment, known, made, FIGURES | asked).section
+    section, of_map = Exhibits(experiment, known, made, FIGURES | asked).section, extra_folder(experiment, MASS_MAP)
     return [
         section("In short", prose=[*_tested(experiment, known), *facts.answers(experiment, made)]),
         section(
@@ -121,25 +121,19 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             figures=tuple(asked),
             drawable=bool(made["questions"].frame["difference"].notna().any()),
         ),
-        section(
-            "Does training learn",
-            prose=[] if _tried(experiment) else [NOT_TRIED],
-            stored=TRIED,
-        ),
+        section("Does training learn", stored=TRIED, otherwise=NOT_TRIED),
         section(
             "Where the network looks",
             tables=_localisation(experiment),
             figures=WHERE if is_measured(experiment) else (),
             files=("localisation", "localisation_differences", "localisation_cases") if is_measured(experiment) else (),
-            links=[
-                Link(f"{MAP}: {path.name}", path) for path in sorted(map_results(experiment).glob("localisation*.csv"))
-            ],
+            links=[Link(f"{MAP}: {path.name}", path) for path in sorted(of_map.glob("localisation*.csv"))],
         ),
         section(
             "Split protocols",
-            prose=[] if "protocols" in made else [ONE_PROTOCOL],
             made=("protocols",),
             figures=("protocols",) if "protocols" in made else (),
+            otherwise=ONE_PROTOCOL,
         ),
         section("What the printed numbers imply", prose=[ARITHMETIC], stored=tuple(audit(experiment))),
         section("Systems the paper cites", made=("cited",)),
@@ -172,17 +166,12 @@ def _networks(table: "export.Table") -> bool:
     return bool(table.frame.loc[table.frame["block"] == "network", "auc"].notna().any())
 
 
-def _tried(experiment: Experiment) -> bool:
-    """Whether any of TRIED is there to be shown."""
-    folders = experiment.results, map_results(experiment)
-    return any((folder / f"{name}.csv").exists() for folder in folders for name in TRIED)
-
-
 def _localisation(experiment: Experiment) -> "list[Table]":
     """Of Grad-CAM and of the mass map, whichever was measured."""
     shown = localisation_tables(experiment) if is_measured(experiment) else []
-    if (map_results(experiment) / LOCALISATION).exists():
-        shown += tables_of_maps(experiment, MAP, map_results(experiment), EXTRA_LABELS[MASS_MAP])
+    folder = extra_folder(experiment, MASS_MAP)
+    if (folder / LOCALISATION).exists():
+        shown += tables_of_maps(experiment, MAP, folder, EXTRA_LABELS[MASS_MAP])
     return [printed(table) for table in shown]
 
 

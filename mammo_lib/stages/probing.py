@@ -18,7 +18,7 @@ from mammo_lib import paths
 from mammo_lib.config import DATA_SEED, PROBE, Probe
 from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import load, parts, prepared
-from mammo_lib.stages.experiment import Experiment, extra_file
+from mammo_lib.stages.experiment import Experiment, extra_file, extra_folder
 from mammo_lib.stages.grid import Grid
 from mammo_lib.stages.trainings import hashes_of_inputs
 from mammo_lib.stages.transferring import measure_transfer, refuse_same_patients
@@ -62,7 +62,7 @@ def probe(experiment: Experiment, executor: Executor | None = None) -> list[Path
     inputs = {stage: hashes_of_inputs(experiment, stage) for stage in ("P", "G")}
     settings = {"probe": experiment.profile.probe, "inputs": inputs, "trunk": paths.read_json(folder / TRUNK)}
     record = {"settings": paths.plain(settings)} | records.circumstances("cpu", begun)
-    paths.write_json(experiment.results / "probe" / RECORD, record)
+    paths.write_json(extra_folder(experiment, PROBE) / RECORD, record)
     return written
 
 
@@ -89,7 +89,7 @@ def choose_reading(experiment: Experiment, executor: Executor | None = None) -> 
         for name, used in READINGS.items()
     ]
     table = pd.DataFrame(rows)
-    paths.write_table(table, experiment.results / "probe" / "readings.csv")
+    paths.write_table(table, extra_folder(experiment, PROBE) / "readings.csv")
     return table
 
 

@@ -333,7 +333,7 @@ def _publish(experiment: Experiment, outcome: "Outcome") -> None:
     """
     from mammo_lib.training.experiments import DIVERGED
 
-    source, target = experiment.runs / outcome.cell.name, experiment.results / "cells" / outcome.cell.name
+    source, target = experiment.runs / outcome.cell.name, experiment.published / outcome.cell.name
     if outcome.state == "skipped":  # it is done, and what it began with stays told
         outcome = replace(outcome, state="done", message=paths.read_json(source / RECORD)["initial_weights"])
     if outcome.state == "done":
@@ -392,7 +392,7 @@ def any_history(experiment: Experiment, stage: str) -> bool:
 
 def _histories(experiment: Experiment, pattern: str) -> "list[tuple[Cell, Path]]":
     """Where the history of each cell is; of none that was trained with other settings than the profile has now."""
-    folder = experiment.results / "cells"
+    folder = experiment.published
     agreeing = [cell for cell in cells(experiment, pattern) if not made_otherwise(experiment, cell, folder)]
     return [(cell, folder / cell.name / HISTORY) for cell in agreeing]
 
@@ -404,7 +404,7 @@ def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
         if path.exists():
             frames.append(pd.read_csv(path).assign(cell=cell.name, network=cell.network, initial=cell.initial))
     if not frames:
-        raise FileNotFoundError(f"{experiment.results / 'cells'}: no cell of stage {stage} is finished: train it first")
+        raise FileNotFoundError(f"{experiment.published}: no cell of stage {stage} is finished: train it first")
     return pd.concat(frames, ignore_index=True)
 
 

@@ -16,7 +16,7 @@ from mammo_lib import config, paths, stages
 from mammo_lib.config import INITIAL_LABELS, MASS_MAP, PROBE
 from mammo_lib.evaluation import comparisons, figures, figures_curves
 from mammo_lib.stages import comparison, page
-from mammo_lib.stages.experiment import extra_file
+from mammo_lib.stages.experiment import extra_file, extra_folder
 from mammo_lib.training import records
 from mammo_lib.training.experiments import Cell
 
@@ -328,7 +328,7 @@ def test_the_reason_of_the_first_fold_is_the_one_that_is_told(
 
 def test_our_own_row_of_other_settings_is_left_out_and_says_so(run: stages.Experiment) -> None:
     """One of the two each time, and not the other."""
-    folders = {PROBE: run.results / PROBE, MASS_MAP: comparison.map_results(run) / "fold0"}
+    folders = {PROBE: run.results / PROBE, MASS_MAP: extra_folder(run, MASS_MAP) / "fold0"}
     settings = {PROBE: paths.plain(run.profile.probe), MASS_MAP: paths.plain(run.profile.mass_map)}
     try:
         for row in folders:
