@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mammo_lib import config
@@ -230,10 +231,14 @@ def change(
 
 
 def _gap(paired: pd.DataFrame) -> statistics.Statistic:
-    label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
+    label, first, second, fold = _columns(paired)
     return statistics.difference(
         statistics.weighted_auc(label, first, fold), statistics.weighted_auc(label, second, fold)
     )
+
+
+def _columns(paired: pd.DataFrame) -> Iterator[np.ndarray]:
+    return (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
 
 
 def name_of(key: Key) -> str:
@@ -249,10 +254,10 @@ def tested(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 def compare(paired: pd.DataFrame, setting: Setting) -> dict[str, object]:
     """Two scores of the same cases (`predictions.align`): AUCs, difference, interval and both p values, or a note."""
-    label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
+    label, first, second, fold = _columns(paired)
     row = paired_difference(paired, setting)
     try:
-        row["p_delong"] = statistics.delong_test(label, first, second, fold, paired["patient_id"]).p
+        row["p_delong"] = statistics.delong_test(label, first, second, fold, paired["patient_id"])
     except UNDEFINED as reason:  # takes no interval with it
         row["note"] = joined(row["note"], str(reason))
     return row
@@ -264,7 +269,7 @@ def joined(*notes: object) -> str:
 
 def paired_difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
     """The same by the bootstrap alone."""
-    label, first, second, fold = (paired[name].to_numpy() for name in ("label", "first", "second", "fold"))
+    label, first, second, fold = _columns(paired)
     row: dict[str, Any] = {"cases": len(paired), "patients": paired["patient_id"].nunique(), "note": ""}
     try:
         row |= {"auc_first": metrics.auc(label, first, fold), "auc_second": metrics.auc(label, second, fold)}

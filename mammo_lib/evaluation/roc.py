@@ -6,6 +6,8 @@ Knows arrays only, as statistics.py does, and draws patients as it does: all of 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mammo_lib.evaluation import statistics
+
 Array = NDArray[np.float64]
 
 GRID = np.linspace(0, 1, 101)  # ours: false positive rates at which the band is read
@@ -17,17 +19,12 @@ def band(
     """Pointwise percentile limits of the true positive rate: (false positive rates, low, high), each (101,).
 
     label: 1 = malignant; all three of one length. A resample without one of the classes has no curve and is left out;
-    ValueError when fewer than half are usable, or there is one patient only.
+    statistics.Undefined when fewer than half are usable, or there is one patient only.
     """
-    names, code = np.unique(np.asarray(patients), return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"ROC band over patients: {len(names)} patient, at least two are needed")
-    shares = np.full(len(names), 1 / len(names))
-    drawn = np.random.default_rng(seed).multinomial(len(names), shares, size=resamples)
-    curves = [read_off(label, probability, weights[code]) for weights in drawn]
+    drawn = (weights for some in statistics.draws(patients, resamples, seed) for weights in some)
+    curves = (read_off(label, probability, weights) for weights in drawn)
     usable = [curve for curve in curves if curve is not None]
-    if len(usable) < resamples / 2:
-        raise ValueError(f"ROC band over patients: only {len(usable)} of {resamples} resamples hold both classes")
+    statistics.assure_usable(len(usable), resamples)
     tail = (1 - confidence) / 2
     low, high = np.quantile(usable, [tail, 1 - tail], axis=0)
     return GRID, low, high

@@ -6,7 +6,7 @@ resample does not define it; so the same code serves an AUC, a rate, and the dif
 cases. DeLong's method takes every case for independent; with patients given, Obuchowski's does not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,22 +146,32 @@ def bootstrap(statistic: Statistic, patients: ArrayLike, resamples: int, seed: i
     Undefined for fewer than two patients, for a statistic that the cases do not define, and when fewer than half of
     the resamples define it.
     """
-    names, code = np.unique(np.asarray(patients), return_inverse=True)
-    if len(names) < 2:
-        raise Undefined(f"bootstrap over patients: {len(names)} patient, at least two are needed")
+    code = np.unique(np.asarray(patients), return_inverse=True)[1]
+    drawn = draws(code, resamples, seed)
     estimate = float(statistic(np.ones((1, len(code))))[0])
     if np.isnan(estimate):
         raise Undefined("bootstrap over patients: the cases do not define the statistic (one class only)")
-    generator, rows = np.random.default_rng(seed), max(1, CHUNK // max(len(code), len(names)))
-    values = np.empty(resamples)
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size).astype(float)
-        values[start : start + size] = statistic(drawn[:, code])
+    values = np.concatenate([statistic(weights) for weights in drawn])
     usable = values[~np.isnan(values)]
-    if len(usable) < LEAST_USABLE * resamples:
-        raise Undefined(f"bootstrap over patients: only {len(usable)} of {resamples} resamples hold both classes")
+    assure_usable(len(usable), resamples)
     return Replicates(estimate, usable, resamples - len(usable), statistic, code)
+
+
+def draws(patients: ArrayLike, resamples: int, seed: int) -> Iterator[Array]:
+    """The case weights of `bootstrap`, some resamples at once: (B, n) each. Undefined for fewer than two patients."""
+    names, code = np.unique(np.asarray(patients), return_inverse=True)
+    if len(names) < 2:
+        raise Undefined(f"bootstrap over patients: {len(names)} patient, at least two are needed")
+    generator, shares = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
+    rows = max(1, CHUNK // max(len(code), len(names)))
+    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    return (generator.multinomial(len(names), shares, size=size).astype(float)[:, code] for size in sizes)
+
+
+def assure_usable(usable: int, resamples: int) -> None:
+    """Undefined when too few of the resamples define what is asked of them."""
+    if usable < LEAST_USABLE * resamples:
+        raise Undefined(f"bootstrap over patients: only {usable} of {resamples} resamples hold both classes")
 
 
 def percentile(replicates: Replicates, confidence: float = 0.95) -> Interval:
@@ -219,14 +229,6 @@ def bootstrap_p(replicates: Replicates) -> float:
     values = replicates.values
     smaller = min(int((values <= 0).sum()), int((values >= 0).sum()))
     return float(min(1.0, 2 * (smaller + 1) / (len(values) + 1)))
-
-
-@dataclass(frozen=True)
-class DelongTest:
-    """Paired comparison of two AUCs on the same cases: first minus second."""
-
-    z: float
-    p: float
 
 
 def delong(
@@ -300,16 +302,15 @@ def delong_test(
     second: ArrayLike,
     fold: ArrayLike | None = None,
     patients: ArrayLike | None = None,
-) -> DelongTest:
-    """DeLong's test that two scores of the same cases have the same AUC. Identical ranks: z = 0, p = 1."""
+) -> float:
+    """Two-sided p of DeLong's test that two scores of the same cases have the same AUC. Identical ranks: 1."""
     aucs, covariance = delong(label, np.stack([np.asarray(first, float), np.asarray(second, float)]), fold, patients)
     gap = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = float(np.sqrt(variance)) if variance > NO_VARIANCE else 0.0
     if error == 0 and abs(gap) > 1e-12:
         raise Undefined("DeLong's test: the two AUCs differ and their difference has no variance in these cases")
-    z = gap / error if error else 0.0
-    return DelongTest(z, float(2 * norm.sf(abs(z))))
+    return float(2 * norm.sf(abs(gap) / error)) if error else 1.0
 
 
 def holm(p_values: ArrayLike) -> Array:
