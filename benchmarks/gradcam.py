@@ -1,4 +1,4 @@
-"""Maps per second: `gradcam.heat_maps`, batched, against the package used plainly, one image at a time; in one run.
+"""Maps per second: `gradcam.look`, batched, against the package used plainly, one image at a time; in one run.
 
     python benchmarks/gradcam.py [--networks resnet50_cbam vgg16] [--size 224] [--images 16] [--batch 8] [--threads 2]
 
@@ -56,7 +56,7 @@ def peak_gb(name: str, options: argparse.Namespace, batched: bool) -> float:
         before = torch.cuda.memory_allocated()
     else:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _ = gradcam.heat_maps(network, x, options.batch) if batched else plainly(network, x)
+    _ = gradcam.look(network, x, options.batch).heat if batched else plainly(network, x)
     if x.is_cuda:
         return (torch.cuda.max_memory_allocated() - before) / 1e9
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
@@ -74,10 +74,10 @@ def memory(name: str, options: argparse.Namespace) -> list[float]:
 def measure(name: str, options: argparse.Namespace, held: Sequence[float]) -> list[str]:
     """A row of the table: maps a second of both, their ratio, the memory of both (`held`)."""
     network, x = build(name, options)
-    maps, expected = gradcam.heat_maps(network, x, options.batch), plainly(network, x)
+    maps, expected = gradcam.look(network, x, options.batch).heat, plainly(network, x)
     if np.abs(maps - expected).max() > AGREE:
         raise RuntimeError(f"{name}: the two maps differ by {np.abs(maps - expected).max():.1e}")
-    jobs = [lambda: gradcam.heat_maps(network, x, options.batch), lambda: plainly(network, x)]
+    jobs = [lambda: gradcam.look(network, x, options.batch).heat, lambda: plainly(network, x)]
     batched, single = tables.in_turns(jobs, options.rounds, x.device)
     rates = [f"{options.images / taken:.2f}" for taken in (batched, single)]
     return [name, *rates, f"{single / batched:.2f}", *(f"{gigabytes:.2f}" for gigabytes in held)]

@@ -40,50 +40,31 @@ class Look:
 
 
 def look(network: nn.Module, x: torch.Tensor, batch_size: int = BATCH) -> Look:
-    """Score and both maps from a single forward pass an image; arguments, errors and promises as of `heat_maps`."""
-    seen = Look(np.zeros(len(x), np.float32), _blank(x), _blank(x) if _has_gate(network) else None)
-    for place, batch in _passes(network, x, batch_size):
-        seen.probability[place], seen.heat[place] = batch.probability, batch.heat
-        if seen.gate is not None:
-            seen.gate[place] = batch.gate
-    return seen
+    """Score, Grad-CAM at `network.cam_target` and gate, from a single forward pass an image.
 
-
-def heat_maps(network: nn.Module, x: torch.Tensor, batch_size: int = BATCH) -> np.ndarray:
-    """Grad-CAM of the malignant logit at `network.cam_target`.
-
-    x: float (N, 3, S, S), normalised, on any device. Returns float32 (N, S, S) in 0..1. The network is used in
-    evaluation mode, where no image of a batch touches another, and is left as it was: modes, hooks, gradients.
-    ValueError when x has another shape.
+    x: float (N, 3, S, S), normalised, on any device. The network is used in evaluation mode, where no image of a batch
+    touches another, and is left as it was: modes, hooks, gradients. ValueError when x has another shape.
     """
-    maps = _blank(x)
-    for place, batch in _passes(network, x, batch_size):
-        maps[place] = batch.heat
-    return maps
-
-
-def _blank(x: torch.Tensor) -> np.ndarray:
     _check(x)
-    return np.zeros((len(x), *x.shape[2:]), np.float32)
-
-
-def _has_gate(network: nn.Module) -> bool:
-    return hasattr(network.attention, "spatial_gate")
-
-
-def _passes(network: nn.Module, x: torch.Tensor, batch_size: int) -> Iterator[tuple[slice, Look]]:
-    """One forward pass a batch, and what came of it."""
+    heat = np.zeros((len(x), *x.shape[2:]), np.float32)
+    seen = Look(np.zeros(len(x), np.float32), heat, np.zeros_like(heat) if _has_gate(network) else None)
     target: Any = network.cam_target
     with _frozen(network), _gates(network) as gates, _gradient_starts_at(target):
         cam = GradCAM(network, [target])
         try:  # not `with cam`: the package's own __exit__ swallows an IndexError
             for start in range(0, len(x), batch_size):
                 place = slice(start, start + batch_size)
-                heat = cam(x[place], [ClassifierOutputTarget(MALIGNANT)] * len(x[place]))
-                probability = cam.outputs.detach().softmax(dim=1)[:, MALIGNANT].float().cpu().numpy()
-                yield place, Look(probability, heat, _enlarged(gates.pop(), x) if gates else None)
+                heat[place] = cam(x[place], [ClassifierOutputTarget(MALIGNANT)] * len(x[place]))
+                seen.probability[place] = cam.outputs.detach().softmax(dim=1)[:, MALIGNANT].float().cpu().numpy()
+                if seen.gate is not None:
+                    seen.gate[place] = _enlarged(gates.pop(), x)
         finally:
             cam.activations_and_grads.release()
+    return seen
+
+
+def _has_gate(network: nn.Module) -> bool:
+    return hasattr(network.attention, "spatial_gate")
 
 
 def _enlarged(gate: torch.Tensor, x: torch.Tensor) -> np.ndarray:

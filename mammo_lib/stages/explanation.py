@@ -170,10 +170,10 @@ def _maps(experiment: Experiment, cell: "Cell", network: "Classifier", images: n
     maps = {GRADCAM: seen.heat} | ({} if seen.gate is None else {GATE: seen.gate})
     headless = load_network(experiment, cell)
     headless.head = build_network(experiment.profile, cell).head
-    maps[UNTRAINED_HEAD] = gradcam.heat_maps(headless.eval().to(x.device), x)
+    maps[UNTRAINED_HEAD] = gradcam.look(headless.eval().to(x.device), x).heat
     for number, seed in enumerate(_random_seeds(cell)):
         untrained = build_network(experiment.profile, replace(cell, seed=seed)).eval().to(x.device)
-        maps[f"{UNTRAINED} #{number}"] = gradcam.heat_maps(untrained, x)
+        maps[f"{UNTRAINED} #{number}"] = gradcam.look(untrained, x).heat
     return maps
 
 

@@ -105,7 +105,6 @@ def test_a_control_is_of_a_network_whose_weights_are_not_the_trained_ones(monkey
 
     monkeypatch.setattr(explanation, "load_network", lambda _experiment, _cell: Marked(100))
     monkeypatch.setattr(explanation, "build_network", lambda _profile, cell: Marked(cell.seed))
-    monkeypatch.setattr(gradcam, "heat_maps", weights)
     monkeypatch.setattr(gradcam, "look", lambda *seen: gradcam.Look(np.zeros(1), weights(*seen), gate))
     experiment, cell = stages.Experiment.of("tiny", "official", 7), Cell("official", "G", "resnet50", "patch", seed=7)
     trained = Marked(100)
