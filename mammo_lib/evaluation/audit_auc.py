@@ -6,18 +6,11 @@ for. Both take cases for independent: several patches of a mass, or views of a b
 Knows numbers only.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
-
-
-@dataclass(frozen=True)
-class PrintedAuc:
-    name: str
-    auc: float
 
 
 def hanley_mcneil_error(auc: float, malignant: int, benign: int) -> float:
@@ -53,34 +46,28 @@ def correlation_needed(first: float, second: float, malignant: int, benign: int,
     return float((errors[0] ** 2 + errors[1] ** 2 - allowed) / (2 * errors[0] * errors[1]))
 
 
-def intervals(rows: Sequence[PrintedAuc], malignant: int, benign: int, confidence: float = 0.95) -> pd.DataFrame:
-    """Columns `row, auc, standard_error, low, high`: each printed AUC at the inferred sample size."""
+def intervals(printed: Mapping[str, float], malignant: int, benign: int, confidence: float = 0.95) -> pd.DataFrame:
+    """Columns `row, auc, standard_error, low, high`: each printed AUC, by its row, at the inferred sample size."""
     return pd.DataFrame(
         [
-            (
-                row.name,
-                row.auc,
-                hanley_mcneil_error(row.auc, malignant, benign),
-                *interval(row.auc, malignant, benign, confidence),
-            )
-            for row in rows
+            (row, auc, hanley_mcneil_error(auc, malignant, benign), *interval(auc, malignant, benign, confidence))
+            for row, auc in printed.items()
         ],
         columns=["row", "auc", "standard_error", "low", "high"],
     )
 
 
 def differences(
-    rows: Sequence[PrintedAuc],
+    printed: Mapping[str, float],
     malignant: int,
     benign: int,
     pairs: Sequence[tuple[str, str]],
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Can two printed AUCs differ significantly? One line per pair (first, second) of row names.
+    """Can two printed AUCs differ significantly? One line per pair (first, second) of rows.
 
     Columns `first, second, difference, p_independent` (two-sided, correlation 0), `correlation_needed` and `finding`.
     """
-    printed = {row.name: row.auc for row in rows}
     lines = []
     for first, second in pairs:
         gap = printed[first] - printed[second]
@@ -102,9 +89,9 @@ def _finding(needed: float) -> str:
     return f"significant if the two AUCs correlate at {needed:.3f} or more"
 
 
-def least_mcnemar_p(first_right: int, second_right: int) -> float:
-    """Lowest two-sided exact McNemar p that two counts of right calls on the same cases allow.
+def least_mcnemar_p(gap: int) -> float:
+    """Lowest two-sided exact McNemar p where one of two has `gap` >= 0 more right calls on the same cases.
 
-    Reached when every case on which the two differ goes to the better one: 2 x 0.5^k for k more right calls.
+    Reached when every case on which the two differ goes to the better one: 2 x 0.5^gap.
     """
-    return float(min(1.0, 2 * 0.5 ** abs(first_right - second_right)))
+    return min(1.0, 2 * 0.5**gap)

@@ -60,7 +60,7 @@ def _audit_table(stage: str) -> dict[str, pd.DataFrame]:
     null = audit_chance.simulate(rows, simulations=DRAWN)
     best["chance"] = [null.p(explained) for explained in best["explained"]]
     unexplained = [row for row in rows if not audit.explains(row, malignant, benign)]
-    printed = [audit_auc.PrintedAuc(hypotheses.row_name(row), row.auc) for row in PUBLISHED if row.stage == stage]
+    printed = {hypotheses.row_name(row): row.auc for row in PUBLISHED if row.stage == stage}
     return {
         "rows": audit.row_findings(rows),
         "test_sets": best.assign(rows=len(rows), **_stricter(best, rows)),
@@ -108,7 +108,7 @@ def _with_accuracies(headlines: pd.DataFrame, rows: "list[PrintedRow]", cases: i
         (low, high), (other_low, other_high) = ((int(ends[0][0]), int(ends[1][0])) for ends in right)
         possible = low <= high and other_low <= other_high
         widest = max(high - other_low, other_high - low)
-        least.append(audit_auc.least_mcnemar_p(widest, 0) if possible else None)
+        least.append(audit_auc.least_mcnemar_p(widest) if possible else None)
     return headlines.assign(least_p_accuracy=pd.array(least, dtype="Float64"))
 
 
