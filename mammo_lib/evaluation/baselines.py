@@ -74,9 +74,5 @@ def _words(cases: pd.DataFrame, columns: Sequence[str] = DESCRIPTORS) -> pd.Data
 
 
 def _predictions(test: pd.DataFrame, probability: pd.Series) -> pd.DataFrame:
-    frame = test[["mass_id", "image_id", "patient_id", "label"]].copy()
-    frame.insert(0, "id", frame["mass_id"])
-    frame.insert(4, "part", "test")
-    if "side" in test:
-        frame["side"] = test["side"]
-    return frame.assign(probability=probability.astype(float)).reset_index(drop=True)
+    frame = test[["mass_id", "image_id", "patient_id", "side", "label"]]
+    return frame.assign(id=frame["mass_id"], part="test", probability=probability.astype(float)).reset_index(drop=True)

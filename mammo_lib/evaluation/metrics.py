@@ -71,10 +71,10 @@ def checked(label: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.bool_]
     return labels.astype(bool), scores
 
 
-def counts(label: ArrayLike, probability: ArrayLike, threshold: ArrayLike) -> Counts:
-    """Confusion matrix when `probability >= threshold` is called malignant; one threshold for all, or one a case."""
+def counts(label: ArrayLike, probability: ArrayLike, threshold: float) -> Counts:
+    """Confusion matrix when `probability >= threshold` is called malignant."""
     malignant, scores = checked(label, probability)
-    called = scores >= np.asarray(threshold)
+    called = scores >= threshold
     return Counts(
         true_positive=int((malignant & called).sum()),
         false_negative=int((malignant & ~called).sum()),
@@ -108,21 +108,15 @@ def _folds(cases: int, fold: ArrayLike | None) -> list[NDArray[np.bool_]]:
     return [code == name for name in np.unique(code)]
 
 
-def calibration_bin(probability: ArrayLike, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
-    """Number of each case's bin of [0, 1], from 0; bins have equal width, and the last includes 1."""
-    scores = np.asarray(probability, dtype=float)
-    if len(scores) and (scores.min() < 0 or scores.max() > 1):
-        raise ValueError(f"probability runs from {scores.min():g} to {scores.max():g}: calibration needs [0, 1]")
-    return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), scores, side="right") - 1, 0, bins - 1)
-
-
-def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(label: ArrayLike, probability: ArrayLike) -> float:
     """Expected calibration error, in [0, 1]: sum_b (n_b / n) |mean probability - malignant share| of bin b.
 
-    Naeini et al. 2015, for the positive class. It depends on the bins: state them. nan without cases.
+    Naeini et al. 2015, for the positive class. It depends on the CALIBRATION_BINS, which are of equal width, the last
+    with 1: state them. nan without cases.
     """
-    gap = np.asarray(probability, dtype=float) - (np.asarray(label) == 1)
-    by_bin = np.bincount(calibration_bin(probability, bins), weights=gap)
+    scores = np.asarray(probability, dtype=float)
+    gap, edges = scores - (np.asarray(label) == 1), np.linspace(0, 1, CALIBRATION_BINS + 1)
+    by_bin = np.bincount(np.digitize(scores, edges[1:-1]), weights=gap)
     return float(np.abs(by_bin).sum() / len(gap)) if len(gap) else float("nan")
 
 
@@ -167,9 +161,9 @@ def _two_classes(label: ArrayLike, probability: ArrayLike, what: str) -> tuple[N
 def aggregate(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Predictions per patch, mass, image, breast or patient; a unit is malignant if any of its cases is.
 
-    A mass is the mean of its patches; an image the highest of its masses (what an image is judged by); a breast the
-    mean of its views; a patient the higher of her breasts (all but the first are ours). Predictions without `mass_id`
-    are images already. Never crosses `part` nor `fold` (0 where there is none).
+    A mass is the mean of its patches; an image the highest of its masses (what an image is judged by); a breast, by
+    `side`, the mean of its views; a patient the higher of her breasts (all but the first are ours). Predictions without
+    `mass_id` are images already. Never crosses `part` nor `fold`.
 
     Returns columns `id, patient_id, part, fold, label, probability, cases` (rows that went in), sorted by part, fold
     and id.
@@ -177,10 +171,6 @@ def aggregate(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
     """
     _check_unit(predictions, unit)
     frame = predictions.assign(cases=1)
-    if "part" not in frame:
-        frame["part"] = "test"  # predictions that were never split, as a baseline's, are all tested
-    if "fold" not in frame:
-        frame["fold"] = 0
     if unit == "patch":
         return _tidy(frame)
     if _has_masses(predictions):
@@ -192,19 +182,8 @@ def aggregate(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
         frame = frame.assign(id=frame["image_id"])
     if unit == "image":
         return _tidy(frame)
-    frame = _merge(frame.assign(breast_id=breast_id(frame)), "breast_id", "mean")
+    frame = _merge(frame.assign(breast_id=frame["patient_id"] + "_" + frame["side"]), "breast_id", "mean")
     return _tidy(frame if unit == "breast" else _merge(frame, "patient_id", "max"))
-
-
-def breast_id(frame: pd.DataFrame) -> pd.Series:
-    """`<patient>_<side>` of each row: from `side` where there is one, else from image ids that end in _CC or _MLO."""
-    if "side" in frame:
-        return frame["patient_id"].astype(str) + "_" + frame["side"].astype(str)
-    image_id = frame["image_id"].astype(str)
-    unknown = image_id[~image_id.str.contains(r"_(?:CC|MLO)$")]
-    if len(unknown):
-        raise ValueError(f"unit breast: image_id {unknown.iloc[0]!r} ends in neither _CC nor _MLO: add a column `side`")
-    return image_id.str.replace(r"_(?:CC|MLO)$", "", regex=True)
 
 
 def _has_masses(predictions: pd.DataFrame) -> bool:

@@ -79,11 +79,10 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def align(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Two predictions of the same cases side by side: columns id, patient_id, fold, label, first, second.
+    """Two predictions of the same cases side by side: columns id, patient_id, fold (the first's), label, first, second.
 
     ValueError when they are not of the same cases with the same labels: a paired comparison needs both.
     """
-    first = first if "fold" in first else first.assign(fold=0)
     merged = first[["id", "patient_id", "fold", "label", "probability"]].merge(
         second[["id", "label", "probability"]], on="id", how="outer", suffixes=("", "_second"), indicator=True
     )

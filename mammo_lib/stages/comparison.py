@@ -50,8 +50,8 @@ def _runs(experiment: Experiment) -> "Runs":
     for key, path in _predicted(experiment).items():
         cases = wanted[key[0]]
         cases = cases[cases["fold"] == key[3]]
-        kept = cases[[name for name in ("fold", "side") if name in cases]].reset_index(drop=True)
-        runs[key] = read(path, cases.drop(columns="fold")).join(kept)  # in the order of `cases`
+        kept = cases[["fold", "side"]].reset_index(drop=True)
+        runs[key] = read(path, cases).join(kept)  # in the order of `cases`
     if not runs:
         raise FileNotFoundError(f"{experiment.published}: no cell is finished: train some first")
     return runs

@@ -72,10 +72,11 @@ def test_threshold_at_specificity_has_the_best_sensitivity_allowed(rows: list[tu
     assert (score >= found)[label == 1].mean() == max(allowed)
 
 
-def test_calibration_bins_by_hand() -> None:
-    assert metrics.calibration_bin([0.0, 0.05, 0.1, 0.18, 0.95, 1.0]).tolist() == [0, 0, 1, 1, 9, 9]
-    with pytest.raises(ValueError, match=r"calibration needs \[0, 1\]"):
-        metrics.calibration_bin([0.5, 1.5])
+def test_calibration_bins_hold_their_lower_end_and_the_last_one_1() -> None:
+    assert metrics.calibration_error([0, 1], [0.05, 0.1]) == pytest.approx((0.05 + 0.9) / 2)  # of two bins
+    assert metrics.calibration_error([1, 0], [0.1, 0.18]) == pytest.approx((1 - 0.28) / 2)  # of one
+    assert metrics.calibration_error([1, 0], [0.95, 1.0]) == pytest.approx(0.95 / 2)
+    assert metrics.calibration_error([1, 0], [0.0, 0.05]) == pytest.approx(0.95 / 2)
 
 
 @pytest.mark.parametrize("function", [metrics.auc, metrics.youden_threshold])
@@ -110,11 +111,11 @@ def patches() -> pd.DataFrame:
     ]
     return pd.DataFrame(
         [
-            (f"{mass}#{number}", mass, image, patient, "test", label, score)
+            (f"{mass}#{number}", mass, image, patient, image.split("_")[1], "test", 0, label, score)
             for mass, image, patient, label, both in rows
             for number, score in enumerate(both)
         ],
-        columns=["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"],
+        columns=["id", "mass_id", "image_id", "patient_id", "side", "part", "fold", "label", "probability"],
     )
 
 
@@ -137,11 +138,12 @@ def test_units_by_hand(unit: str, labels: list[int], scores: list[float]) -> Non
 
 def test_a_patient_is_her_worse_breast_and_no_two_folds_are_averaged() -> None:
     """The left breast has the mean of its views, 0.7; the right one 0.2."""
-    about = {"image_id": ["A_LEFT_CC", "A_LEFT_MLO", "A_RIGHT_CC"], "patient_id": "A", "part": "test"}
+    about = {"image_id": ["A1", "A2", "A3"], "patient_id": "A", "side": ["LEFT", "LEFT", "RIGHT"]}
+    about |= {"part": "test", "fold": 0}
     cases = pd.DataFrame(about | {"label": [0, 0, 1], "probability": [0.9, 0.5, 0.2]})
     patient = metrics.aggregate(cases.assign(id=cases["image_id"]), "patient").iloc[0]
     assert (patient["label"], patient["probability"]) == (1, pytest.approx(0.7))
-    one = cases[:1].assign(id="a", part="validation", fold=0)
+    one = cases[:1].assign(id="a", part="validation")
     both = metrics.aggregate(pd.concat([one, one.assign(fold=1, probability=0.8)]), "image")
     assert both["probability"].tolist() == [0.9, 0.8]
 
@@ -162,6 +164,4 @@ def test_images_know_no_mass_and_patches_all_units() -> None:
         metrics.aggregate(images, "mass")
     with pytest.raises(ValueError, match="unknown unit 'lesion'"):
         metrics.aggregate(images, "lesion")
-    with pytest.raises(ValueError, match="ends in neither _CC nor _MLO"):
-        metrics.aggregate(images.assign(image_id="mdb001"), "breast")
-    assert len(metrics.aggregate(images.assign(image_id=["m1", "m2", "m3"], side="LEFT"), "breast")) == 2
+    assert len(metrics.aggregate(images, "breast")) == 2

@@ -83,7 +83,7 @@ def test_foreign_rows_missing_columns_and_no_file(tmp_path: Path) -> None:
 
 
 def test_align_pairs_by_id_and_refuses_other_cases() -> None:
-    first = wanted().assign(probability=[0.1, 0.2, 0.3])
+    first = wanted().assign(probability=[0.1, 0.2, 0.3], fold=0)
     second = wanted().assign(probability=[0.4, 0.5, 0.6]).iloc[::-1]
     found = predictions.align(first, second).set_index("id")
     assert found.loc["a#1", ["first", "second"]].tolist() == [0.2, 0.5]

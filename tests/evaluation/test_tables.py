@@ -40,7 +40,7 @@ def made(stage: str, seed: int, gain: float = 1.0, patients: int = 30) -> pd.Dat
                 score = 1 / (1 + np.exp(-generator.normal() - gain * (label - 0.5)))
                 rows.append((name, f"{image}_1" if stage == "P" else "", image, patient, part, label, score))
     columns = ["id", "mass_id", "image_id", "patient_id", "part", "label", "probability"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(side="LEFT", fold=0)
 
 
 def results() -> dict[tables.Key, pd.DataFrame]:
@@ -246,7 +246,7 @@ def in_two_folds(stage: str) -> pd.DataFrame:
     """Two folds whose second has scores a tenth as high, as two networks may have."""
     second = made(stage, 2).assign(fold=1, probability=lambda frame: frame["probability"] / 10)
     second[["id", "image_id", "patient_id"]] = "x" + second[["id", "image_id", "patient_id"]]
-    return pd.concat([made(stage, 1).assign(fold=0), second], ignore_index=True)
+    return pd.concat([made(stage, 1), second], ignore_index=True)
 
 
 def test_each_fold_has_its_own_validation_threshold_and_ranks_its_own_cases() -> None:
