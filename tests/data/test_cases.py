@@ -20,7 +20,7 @@ ROW = {
     "subtlety": "",
     "shape": "OVAL",
     "margins": "N/A",
-    "image_path": "Bilder/Größe 1.png",
+    "image_path": "Bilder/Größe 1..2.png",
     "mask_path": "",
     "box_x": 0,
     "box_y": 7,
@@ -61,6 +61,12 @@ def test_byte_order_mark_crlf_and_spaces_around_cells(tmp_path):
     assert cases.read(tmp_path / "cases.csv")["mass_id"].tolist() == ["P_1_LEFT_CC_1"]
 
 
+def test_columns_without_a_name_are_no_column_twice(tmp_path):
+    """As a spreadsheet writes a table with two columns that were emptied."""
+    (tmp_path / "cases.csv").write_text("mass_id,,\nm,,\n")
+    assert cases.read_csv(tmp_path / "cases.csv")["mass_id"].tolist() == ["m"]
+
+
 def test_nothing_is_written_for_a_bad_table(tmp_path):
     with pytest.raises(ValueError, match="label"):
         cases.write(frame_of({"label": 2}), tmp_path / "cases.csv")
@@ -86,6 +92,8 @@ def test_nothing_is_written_for_a_bad_table(tmp_path):
         ([{"image_path": "/etc/passwd"}], r"image_path '/etc/passwd' must be relative"),
         ([{"image_path": "a/../../b.png"}], r"image_path .* without \.\."),
         ([{"mask_path": "C:\\masks\\a.png"}], r"mask_path .* must be relative"),
+        ([{"mask_path": "C:a.png"}], r"mask_path .* must be relative"),
+        ([{"mask_path": "\\masks\\a.png"}], r"mask_path .* must be relative"),
         ([{"mask_path": "..\\a.png"}], r"mask_path .* must be relative"),
         ([{"crop_path": "../a.png"}], r"crop_path .* must be relative"),
         ([{"box_x": -1}], r"box_x '-1' must be a whole number from 0 to 100000"),

@@ -21,6 +21,7 @@ from mammo_lib.data.cropping import (
     patch,
     patch_centres,
     patch_window,
+    view_of_mask,
 )
 from mammo_lib.data.images import read_image, to_8bit
 
@@ -138,6 +139,32 @@ def test_a_lesion_outside_of_the_breast_is_kept_and_told():
     assert view.covered == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("lesion", [Box(250, 40, 20, 10), Box(320, 10, 20, 10)], ids=["left of it", "above it"])
+def test_a_lesion_outside_of_the_breast_keeps_no_label_beside_it(lesion):
+    """The lesion lies in the label's rows or columns, and the margin takes all of the label into the crop."""
+    image, _, _, label, _ = film()
+    view = global_image(image, [lesion], GlobalExtraction(size=256, margin=0.4))
+    assert label.sum() == view.crop.of(label).sum()
+    assert not view.pixels[view_of_mask(label, view.crop, 256)].any()
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [(Box(0, 0, 100, 40), Box(0, 15, 50, 20)), (Box(9, 9, 40, 100), Box(15, 0, 20, 50))],
+    ids=["wide", "tall"],
+)
+def test_a_crop_is_centred_along_its_shorter_side(crop, expected):
+    assert box_of_mask(view_of_mask(np.ones((120, 120), bool), crop, 50)) == expected
+
+
+def test_a_pixel_of_a_smaller_mask_is_set_when_half_of_it_is():
+    """Each of the four pixels is of four of the source, of which two, one, none and three are set."""
+    mask = np.zeros((4, 4), bool)
+    mask[:2, 0] = mask[0, 2] = True
+    mask[2, 2:] = mask[3, 2] = True
+    assert view_of_mask(mask, Box(0, 0, 4, 4), 2).tolist() == [[True, False], [False, True]]
+
+
 def test_clean_zeroes_outside_but_never_in_a_kept_box():
     image = np.full((8, 8), 7, np.uint8)
     mask = np.zeros((8, 8), bool)
@@ -177,25 +204,33 @@ def test_the_crop_ends_its_margin_beside_the_breast_whichever_edge_that_touches(
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "keep", "expected"),
+    ("rows", "columns", "margin", "keep", "expected"),
     [
-        ((2, 5), (3, 5), [], Box(27, 17, 26, 36)),  # 30 .. 50 and 20 .. 50, and 3 around
-        ((0, 5), (1, 4), [], Box(5, 0, 40, 55)),  # 10 .. 40 and 0 .. 50, and 5
-        ((2, 8), (3, 5), [], Box(24, 14, 32, 71)),  # 30 .. 50 and 20 .. 85, and 6
-        ((1, 3), (4, 6), [], Box(38, 8, 24, 24)),  # 40 .. 62 and 10 .. 30, and 2
-        ((2, 5), (3, 5), [Box(11, 60, 4, 12)], Box(6, 15, 49, 62)),  # 11 .. 50 and 20 .. 72, and 5
-        ((2, 5), (2, 4), [Box(51, 12, 4, 4)], Box(16, 8, 43, 46)),  # 20 .. 55 and 12 .. 50, and 4
+        ((2, 5), (3, 5), 0.1, [], Box(27, 17, 26, 36)),  # 30 .. 50 and 20 .. 50, and 3 around
+        ((0, 5), (1, 4), 0.1, [], Box(5, 0, 40, 55)),  # 10 .. 40 and 0 .. 50, and 5
+        ((2, 8), (3, 5), 0.1, [], Box(24, 14, 32, 71)),  # 30 .. 50 and 20 .. 85, and 6
+        ((1, 3), (4, 6), 0.1, [], Box(38, 8, 24, 24)),  # 40 .. 62 and 10 .. 30, and 2
+        ((2, 5), (3, 5), 0.1, [Box(11, 60, 4, 12)], Box(6, 15, 49, 62)),  # 11 .. 50 and 20 .. 72, and 5
+        ((2, 5), (2, 4), 0.1, [Box(51, 12, 4, 4)], Box(16, 8, 43, 46)),  # 20 .. 55 and 12 .. 50, and 4
+        ((2, 7), (3, 5), 0, [], Box(30, 20, 20, 50)),
+        ((2, 8), (3, 5), 0, [], Box(30, 20, 20, 65)),  # the last row is 15 high
+        ((1, 3), (4, 6), 0, [], Box(40, 10, 22, 20)),  # the last column is 12 wide
     ],
-    ids=["inside", "top", "bottom", "right", "kept at the left", "kept at the right"],
+    ids=[
+        *("inside", "top", "bottom", "right", "kept at the left", "kept at the right"),
+        *("no margin", "no margin at the bottom", "no margin at the right"),
+    ],
 )
-def test_the_crop_around_a_coarse_mask_is_the_hand_counted_one(rows, columns, keep, expected):
-    """A tenth of the longer side around, in an image of 62 x 85 pixels, ten of which are one of the mask's 6 x 8."""
+def test_the_crop_around_a_coarse_mask_is_the_hand_counted_one(rows, columns, margin, keep, expected):
+    """A share of the longer side around, in an image of 62 x 85 pixels, ten of which are one of the mask's 6 x 8."""
     coarse = np.zeros((8, 6), bool)
     coarse[slice(*rows), slice(*columns)] = True
-    assert cropping._crop(coarse, 10, (85, 62), 0.1, keep) == expected
+    assert cropping._crop(coarse, 10, (85, 62), margin, keep) == expected
 
 
-@pytest.mark.parametrize("box", [Box(390, 10, 11, 5), Box(-1, 0, 5, 5), Box(0, 0, 0, 5), Box(0, 499, 3, 2)])
+@pytest.mark.parametrize(
+    "box", [Box(390, 10, 11, 5), Box(-1, 0, 5, 5), Box(0, 0, 0, 5), Box(0, 0, 5, 0), Box(0, 499, 3, 2)]
+)
 def test_box_outside_of_the_image_is_refused(box):
     with pytest.raises(ValueError, match="400 x 500"):
         global_image(film()[0], [box], SETTINGS)
@@ -222,11 +257,16 @@ def test_no_lesion_pixel_is_cut_off_wherever_the_lesion_is(data):
         assert (inside == 255).all()
 
 
-def test_global_image_keeps_proportions_and_centres_the_crop():
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_global_image_keeps_proportions_and_centres_the_crop(side):
+    """Of a right breast the crop begins inside the film, and that is what its boxes are counted from."""
     image, *_ = film(np.uint16)
     lesion = Box(100, 200, 40, 20)
+    if side == "right":
+        image, lesion = np.ascontiguousarray(image[:, ::-1]), Box(260, 200, 40, 20)
     lesion.of(image)[:] = 65535
     view = global_image(image, [lesion], SETTINGS)
+    assert (view.crop.x > 100) == (side == "right")
     assert view.pixels.shape == (256, 256)
     assert view.pixels.dtype == np.uint8
     x, y, w, h = view.boxes[0]
@@ -236,7 +276,7 @@ def test_global_image_keeps_proportions_and_centres_the_crop():
     assert h == pytest.approx(20 * scale)
     left = (256 - round(view.crop.w * scale)) // 2
     assert not view.pixels[:, :left].any()
-    assert x == pytest.approx((100 - view.crop.x) * scale + left, rel=0.01)
+    assert x == pytest.approx((lesion.x - view.crop.x) * scale + left, rel=0.01)
     assert y == pytest.approx((200 - view.crop.y) * scale)
     white = box_of_mask(view.pixels >= 250)
     assert (white.x, white.y, white.w, white.h) == pytest.approx((x, y, w, h), abs=1.5)
@@ -277,6 +317,12 @@ def test_patch_is_the_area_mean_of_its_window():
     means = image[102:198, 52:148].reshape(32, 3, 32, 3).mean(axis=(1, 3)) * 255 / 60000
     assert small.dtype == np.uint8
     assert np.abs(small - means).max() <= 0.51
+
+
+def test_a_patch_is_enlarged_linearly():
+    """Two pixels as four: their centres lie at -1/4, 1/4, 3/4 and 5/4 of the first two's distance."""
+    image = np.array([[0, 100], [0, 100]], np.uint8)
+    assert patch(image, (1, 1), 2, 4, white=255).tolist() == [[0, 25, 75, 100]] * 4
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

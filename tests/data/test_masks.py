@@ -122,8 +122,9 @@ def test_a_crop_from_elsewhere_is_no_help(image, save):
     stranger = np.random.default_rng(9).integers(0, 65535, (300, 300), dtype=np.uint16)
     with pytest.raises(masks.MaskError, match="is not found in its image"):
         masks.read_mask(None, image, save("crop.png", stranger))
-    with pytest.raises(masks.MaskError, match="is larger than its image"):
-        masks.read_mask(None, image[:50, :50], save("crop.png", stranger))
+    for small in (image[:50, :50], image[:50], image[:, :50]):
+        with pytest.raises(masks.MaskError, match="is larger than its image"):
+            masks.read_mask(None, small, save("crop.png", stranger))
     with pytest.raises(masks.MaskError, match="is not found in its image"):
         masks.read_mask(None, np.zeros(SHAPE, np.uint16), save("crop.png", crop_of(image)))
 
@@ -139,6 +140,11 @@ def test_a_crop_is_found_at_the_edges_and_in_another_contrast(image):
         place = masks.locate(crop, image)
         assert place[:4] == (x, y, w, h)
         assert place.score > 0.95
+
+
+def test_a_crop_that_is_its_whole_image_is_found(image, save):
+    part = image[:300, :200]
+    assert masks.read_mask(None, part, save("crop.png", part))[0].all()
 
 
 def test_is_mask(image, right, save):

@@ -116,14 +116,24 @@ def add_second_image(root: Path) -> None:
     folder = root / "images_any" / "train"
     folder.mkdir()
     (folder / "P_00043_RIGHT_MLO.jpg").write_bytes(b"")
-    annotate(folder, [[780.4, 10.0, 30.0, 20.0]], "P_00043_RIGHT_MLO.jpg")  # reaches over the right edge
+    annotate(folder, [[10.0, 10.0, 30.0, 20.0]], "P_00043_RIGHT_MLO.jpg")
 
 
-def test_a_box_over_the_edge_is_cut_there(tmp_path):
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        ([780.4, 10.0, 30.0, 20.0], [780, 10, 20, 20]),
+        ([10.0, 20.0, 0.2, 0.3], [10, 20, 1, 1]),
+        ([799.8, 799.7, 0.2, 0.3], [799, 799, 1, 1]),
+    ],
+    ids=["over the edge", "thinner than a pixel", "thin at the corner"],
+)
+def test_a_box_is_cut_at_the_edge_and_a_pixel_at_least(tmp_path, drawn, expected):
     root = archive(tmp_path, MIXED, order=[1, 2, 3], listed=[1, 2, 3])
     add_second_image(root)
+    annotate(root / "images_any" / "train", [drawn], "P_00043_RIGHT_MLO.jpg")
     row = reduced.case_table(root)[0].set_index("mass_id").loc["P_00043_RIGHT_MLO_1"]
-    assert [row[column] for column in cases.BOX_COLUMNS] == [780, 10, 20, 20]
+    assert [row[column] for column in cases.BOX_COLUMNS] == expected
     assert row["box_rule"] == reduced.ONLY
 
 

@@ -263,6 +263,16 @@ def test_what_cannot_be_split_gets_a_sentence(protocol, change, message):
         splits.make(protocol, change(patches), change(globals_), CUT, 0)
 
 
+@pytest.mark.parametrize("protocol", PATIENT_LEVEL)
+def test_a_stage_without_a_case_or_without_one_in_a_part_of_one_fold_is_refused(protocol):
+    patches, globals_ = usual()
+    first = splits.make(protocol, patches, globals_, CUT, 0).query("stage == 'G' and fold == 0")
+    for removed in (first, first[first["part"] == "test"]):
+        left = globals_[~globals_["image_id"].isin(removed["id"])]
+        with pytest.raises(ValueError, match=f"{protocol}: a part of stage G lacks benign or malignant cases"):
+            splits.make(protocol, patches, left, CUT, 0)
+
+
 @pytest.mark.parametrize(("protocol", "training"), [("official", 40), ("grouped_cv", 40)])
 def test_validation_is_its_share_of_the_training_patients(protocol, training):
     """120 patients, every second malignant; 40 of each class are left for training and validation in each fold."""

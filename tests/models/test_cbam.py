@@ -1,5 +1,7 @@
 """CBAM against a transcription of equations (1) to (4) in numpy, forward and backward, that never touches torch."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -141,11 +143,11 @@ def test_no_bias_and_no_other_state():
 
 
 def test_any_map_size_down_to_one_position():
-    for size in (1, 2, 3, 16):
-        assert Cbam(32, 16, 7)(torch.rand(2, 32, size, size + 1)).shape == (2, 32, size, size + 1)
+    for size, (reduction, kernel) in product((1, 2, 3, 16), ((16, 7), (1, 1))):
+        assert Cbam(32, reduction, kernel)(torch.rand(2, 32, size, size + 1)).shape == (2, 32, size, size + 1)
 
 
-@pytest.mark.parametrize(("reduction", "kernel"), [(5, 7), (0, 7), (64, 7), (16, 4), (16, 0)])
+@pytest.mark.parametrize(("reduction", "kernel"), [(5, 7), (0, 7), (64, 7), (16, 4), (16, 0), (16, -1)])
 def test_sizes_that_do_not_work_are_named(reduction, kernel):
     with pytest.raises(ValueError, match=f"reduction {reduction} " if kernel == 7 else f"kernel {kernel} "):
         Cbam(32, reduction, kernel)

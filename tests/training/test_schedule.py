@@ -105,13 +105,23 @@ def test_history_counts_images_per_second_of_the_median_epoch():
     ]  # fmt: skip
 
 
-def test_line_says_how_long_it_can_take_at_most():
-    line = schedule.describe(epochs([0.6, 0.5]), PATCH_TRAINING)
-    assert line.startswith("epoch 2/150")
-    assert "best 0.6000, epoch 1" in line
-    assert line.endswith("at most 5 min left")  # 148 epochs of 2 s
+def test_line_is_of_the_last_epoch_and_says_how_long_it_can_take_at_most():
+    line = schedule.describe(epochs([0.6, 0.5, 0.7, 0.4]), replace(PATCH_TRAINING, max_epochs=10))
+    assert line.startswith("epoch 4/10")
+    assert "accuracy 0.4000 (best 0.7000, epoch 3)" in line
+    assert line.endswith("at most 12 s left")  # 6 epochs of 2 s
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (99, "99 s"),
+        (100, "2 min"),
+        (5940, "99 min"),
+        (6000, "1 h 40 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
 def test_seconds_in_words(seconds, text):
     assert schedule.format_seconds(seconds) == text
