@@ -187,7 +187,7 @@ def aggregate(predictions: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 
 def _has_masses(predictions: pd.DataFrame) -> bool:
-    return "mass_id" in predictions and bool(predictions["mass_id"].fillna("").ne("").all())
+    return "mass_id" in predictions and bool(predictions["mass_id"].astype(object).fillna("").ne("").all())
 
 
 def _check_unit(predictions: pd.DataFrame, unit: str) -> None:

@@ -59,7 +59,7 @@ def _check_agreement(frame: pd.DataFrame, wanted: pd.DataFrame, path: Path) -> N
     for name in ("label", "part", "patient_id", "image_id", "mass_id"):
         if name in wanted:
             given = wanted[name].reset_index(drop=True)
-            given = given.astype(int) if name == "label" else given.fillna("").astype(str)
+            given = given.astype(int) if name == "label" else given.astype(object).fillna("").astype(str)
             rows = frame.assign(expected=given)[frame[name] != given]
             _refuse(path, f"{name} disagrees with the case table and split file", rows, name, "expected")
 

@@ -82,13 +82,25 @@ def test_every_real_confusion_matrix_is_found(data: st.DataObject, convention: s
     assert (audit.fits(row, 300, convention) == [malignant, benign]).all(axis=1).any()
 
 
-def test_share_by_hand() -> None:
+@pytest.mark.parametrize(
+    ("numbers", "convention", "low", "high"),
+    [
+        # least share: 0.8005 p + 0.6005 (1 - p) = 0.6995 -> 0.099 / 0.2; most: 0.7995 p + 0.5995 (1 - p) = 0.7005
+        (("0.800", "0.600", "0.700"), "rounding", Fraction(99, 200), Fraction(101, 200)),
+        # cut off, a number is up to a unit more: 0.801 p + 0.601 (1 - p) = 0.700, 0.800 p + 0.600 (1 - p) = 0.701
+        (("0.800", "0.600", "0.700"), "truncation", Fraction(99, 200), Fraction(101, 200)),
+        # and of either kind half a unit less, too: 0.801 p + 0.601 (1 - p) = 0.6995, 0.7995 p + 0.5995 (1 - p) = 0.701
+        (("0.800", "0.600", "0.700"), "either", Fraction(985, 2000), Fraction(1015, 2000)),
+        # no number is above 1: p + 0.505 (1 - p) = 0.745, 0.995 p + 0.495 (1 - p) = 0.755
+        (("1.00", "0.50", "0.75"), "rounding", Fraction(240, 495), Fraction(260, 500)),
+        # or below 0: 0.505 p + 0.005 (1 - p) = 0.245, 0.495 p = 0.255
+        (("0.50", "0.00", "0.25"), "rounding", Fraction(240, 500), Fraction(255, 495)),
+        (("0.70", "0.70", "0.70"), "either", 0, 1),
+    ],
+)
+def test_share_by_hand(numbers: tuple[str, str, str], convention: str, low: Fraction, high: Fraction) -> None:
     """0.8 p + 0.6 (1 - p) = 0.7 gives one half; half a unit in the last digit of each moves it by 0.05 at most."""
-    low, high = audit.malignant_share(audit.PrintedRow("row", "0.800", "0.600", "0.700"), "rounding")
-    # least share: 0.8005 p + 0.6005 (1 - p) = 0.6995 -> 0.099 / 0.2; most: 0.7995 p + 0.5995 (1 - p) = 0.7005
-    assert (low, high) == (Fraction(99, 200), Fraction(101, 200))
-    alike = audit.PrintedRow("row", "0.70", "0.70", "0.70")
-    assert audit.malignant_share(alike) == (0, 1)
+    assert audit.malignant_share(audit.PrintedRow("row", *numbers), convention) == (low, high)
 
 
 def test_row_findings_by_hand() -> None:
@@ -104,11 +116,12 @@ def test_row_findings_by_hand() -> None:
 
 
 def test_accuracy_outside_the_two_is_impossible_at_any_size() -> None:
-    row = audit.PrintedRow("row", "0.80", "0.70", "0.85")
-    assert audit.malignant_share(row) is None
-    finding = audit.row_findings([row], 60).iloc[0]
-    assert finding["test_sets"] == 0
-    assert finding["finding"].startswith("impossible at any size")
+    for numbers in (("0.80", "0.70", "0.85"), ("0.70", "0.70", "0.90"), ("0.70", "0.70", "0.50")):
+        row = audit.PrintedRow("row", *numbers)
+        assert all(audit.malignant_share(row, convention) is None for convention in audit.CONVENTIONS)
+        finding = audit.row_findings([row], 60).iloc[0]
+        assert finding["test_sets"] == 0
+        assert finding["finding"].startswith("impossible at any size")
     few = audit.row_findings([audit.PrintedRow("row", "0.7619", "0.7748", "0.7698")], 100).iloc[0]
     assert few["finding"] == "no test set up to 100 per class"
 
@@ -131,6 +144,8 @@ def test_misprint_is_repaired() -> None:
     assert ["row", "specificity", "0.925", "0.625"] in audit.misprints(row, 4, 8).to_numpy().tolist()
     in_percent = audit.misprints(audit.PrintedRow("row", "75.0%", "92.5%", "66.7%"), 4, 8)
     assert "62.5%" in in_percent["repaired"].tolist()
+    right = audit.misprints(audit.PrintedRow("row", "0.750", "0.625", "0.667"), 4, 8)
+    assert (right["printed"] != right["repaired"]).all()
 
 
 def test_hypotheses_and_best_by_hand() -> None:
@@ -226,10 +241,26 @@ def test_auc_interval_stays_below_one() -> None:
         audit_auc.hanley_mcneil_error(1.2, 5, 5)
 
 
+def test_a_perfect_auc_has_no_error() -> None:
+    assert audit_auc.hanley_mcneil_error(1, 20, 30) == audit_auc.hanley_mcneil_error(0, 20, 30) == 0
+    found = audit_auc.differences({"a": 1, "b": 1, "c": 0}, 20, 30, [("a", "b"), ("a", "c")])
+    assert found["p_independent"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("pair", [(1.0, 0.9), (0.9, 1.0)])
+def test_beside_a_perfect_auc_only_the_others_error_counts(pair: tuple[float, float]) -> None:
+    """At 0.9 of 20 and 30 it is 0.0497: 0.1 is 2.01 of them, so significant at 95 % and not at 99 %."""
+    assert 0.1 / audit_auc.hanley_mcneil_error(0.9, 20, 30) == pytest.approx(2.01, abs=0.005)
+    assert audit_auc.correlation_needed(*pair, 20, 30) == -np.inf
+    assert audit_auc.correlation_needed(*pair, 20, 30, confidence=0.99) == np.inf
+
+
 def test_correlation_needed_is_where_z_reaches_its_bound() -> None:
     needed = audit_auc.correlation_needed(0.80, 0.76, 139, 209)
     one, two = (audit_auc.hanley_mcneil_error(value, 139, 209) for value in (0.80, 0.76))
     assert 0.04 / np.sqrt(one**2 + two**2 - 2 * needed * one * two) == pytest.approx(1.959964, abs=1e-5)
+    between = audit_auc.differences({"a": 0.80, "b": 0.76}, 139, 209, [("a", "b")])["finding"].tolist()
+    assert between == [f"significant if the two AUCs correlate at {needed:.3f} or more"]
     assert audit_auc.correlation_needed(0.8, 0.8, 10, 10) == np.inf
     rows = {"a": 0.95, "b": 0.55, "c": 0.95}
     findings = audit_auc.differences(rows, 400, 400, [("a", "b"), ("a", "c"), ("b", "c")])["finding"].tolist()
@@ -244,12 +275,13 @@ def test_printed_aucs_by_hand() -> None:
     """At 0.8, Q1 is 2 / 3 and Q2 1.28 / 1.8; at 0.5, the variance is the exact one of Mann and Whitney."""
     rows, normal = {"a": 0.8, "b": 0.5}, NormalDist()
     errors = [np.sqrt((0.16 + 19 * (2 / 3 - 0.64) + 29 * (1.28 / 1.8 - 0.64)) / 600), np.sqrt(51 / (12 * 600))]
-    found = audit_auc.intervals(rows, 20, 30, confidence=0.9)
-    assert found["row"].tolist() == ["a", "b"]
-    assert found["standard_error"].tolist() == pytest.approx(errors)
-    for row, error in zip(found.itertuples(), errors, strict=True):
-        half = normal.inv_cdf(0.95) * error
-        assert (row.low, row.high) == pytest.approx((row.auc - half, row.auc + half))
+    for confidence, tail in (({}, 0.975), ({"confidence": 0.9}, 0.95)):
+        found = audit_auc.intervals(rows, 20, 30, **confidence)
+        assert found["row"].tolist() == ["a", "b"]
+        assert found["standard_error"].tolist() == pytest.approx(errors)
+        for row, error in zip(found.itertuples(), errors, strict=True):
+            half = normal.inv_cdf(tail) * error
+            assert (row.low, row.high) == pytest.approx((row.auc - half, row.auc + half))
     assert audit_auc.differences(rows, 20, 30, []).empty
     one = audit_auc.differences(rows, 20, 30, [("b", "a")]).iloc[0]
     assert (one["first"], one["second"], one["difference"]) == ("b", "a", pytest.approx(-0.3))

@@ -174,7 +174,7 @@ def test_a_look_asks_the_network_once(network, x):
     assert not network.attention._forward_pre_hooks
 
 
-@pytest.mark.parametrize("shape", [(3, SIZE, SIZE), (2, 1, SIZE, SIZE), (2, 3, SIZE, SIZE + 1)])
+@pytest.mark.parametrize("shape", [(3, SIZE, SIZE), (2, 1, SIZE, SIZE), (2, 3, SIZE, SIZE + 1), (2, 3, SIZE, SIZE, 1)])
 def test_other_shapes_are_refused(network, shape):
     with pytest.raises(ValueError, match=r"must be float \(N, 3, S, S\)"):
         gradcam.look(network, torch.zeros(shape))

@@ -20,10 +20,13 @@ def test_a_box_covers_the_pixels_whose_centre_it_holds():
     assert not localisation.lesion_mask([[2.6, 3.0, 4.0, 2.0]], SIZE)[3, 2]
 
 
-def test_a_lesion_thinner_than_a_pixel_is_not_lost():
-    mask = localisation.lesion_mask([[5.1, 7.1, 0.2, 0.2]], SIZE)
-    assert mask.sum() == 1
-    assert mask[7, 5]
+@pytest.mark.parametrize(
+    ("box", "pixel"),
+    [([5.1, 7.1, 0.2, 0.2], [7, 5]), ([5.6, 2, 0.2, 6], [5, 5]), ([2, 5.6, 6, 0.2], [5, 5])],
+    ids=["both ways", "across", "along"],
+)
+def test_a_lesion_between_pixel_centres_is_the_pixel_at_its_middle(box, pixel):
+    assert np.argwhere(localisation.lesion_mask([box], SIZE)).tolist() == [pixel]
 
 
 def test_every_lesion_of_an_image_counts_and_overlap_counts_once():
@@ -31,7 +34,13 @@ def test_every_lesion_of_an_image_counts_and_overlap_counts_once():
     assert mask.sum() == 4 + 4 - 1 + 3
 
 
-@pytest.mark.parametrize("boxes", [[], [[0, 0, 0, 3]], [[0, 0, 3, -1]], [[SIZE, 0, 4, 4]], [[-9, 2, 4, 4]]])
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        *([], [[0, 0, 0, 3]], [[0, 0, 3, 0]], [[0, 0, 3, -1]]),
+        *([[SIZE, 0, 4, 4]], [[-9, 2, 4, 4]], [[SIZE - 2, 2, 4, 4]], [[2, SIZE - 2, 4, 4]]),
+    ],
+)
 def test_a_box_without_area_or_outside_is_refused(boxes):
     with pytest.raises(ValueError, match="lesion box"):
         localisation.lesion_mask(boxes, SIZE)
@@ -59,6 +68,12 @@ def test_the_best_threshold_is_the_one_that_fits():
     assert found["iou"] == 0
     assert found["best_iou"] == pytest.approx(9 / 10)
     assert 0.1 < found["best_threshold"] <= 0.3
+
+
+def test_the_greatest_value_alone_is_no_threshold():
+    """Thresholds end at 0.95, which pixels of 0.97 reach too: one lesion pixel of four."""
+    heat, lesion = np.array([[1.0, 0.97], [0.97, 0.97]]), np.array([[True, False], [False, False]])
+    assert localisation.measure(heat, lesion)["best_iou"] == 0.25
 
 
 def test_ties_for_the_maximum_count_by_their_share():

@@ -79,6 +79,10 @@ def test_calibration_bins_hold_their_lower_end_and_the_last_one_1() -> None:
     assert metrics.calibration_error([1, 0], [0.0, 0.05]) == pytest.approx(0.95 / 2)
 
 
+def test_no_case_has_no_calibration_error() -> None:
+    assert np.isnan(metrics.calibration_error([], []))
+
+
 @pytest.mark.parametrize("function", [metrics.auc, metrics.youden_threshold])
 def test_one_class_is_undefined(function) -> None:
     with pytest.raises(metrics.Undefined, match="one class"):
@@ -157,8 +161,9 @@ def test_parts_are_never_mixed() -> None:
     assert found["test", "A_L_CC_1"] == 0.3
 
 
-def test_images_know_no_mass_and_patches_all_units() -> None:
-    images = patches().drop_duplicates("image_id").assign(mass_id="")
+@pytest.mark.parametrize("blank", ["", None, np.nan])
+def test_images_know_no_mass_and_patches_all_units(blank: object) -> None:
+    images = patches().drop_duplicates("image_id").assign(mass_id=blank)
     assert len(metrics.aggregate(images, "image")) == 3
     with pytest.raises(ValueError, match="unit mass: predictions without mass_id"):
         metrics.aggregate(images, "mass")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -37,8 +38,13 @@ def test_a_good_file_comes_back_in_the_order_wanted(tmp_path: Path) -> None:
 
 def test_images_have_an_empty_mass(tmp_path: Path) -> None:
     path = written(tmp_path / "predictions.csv", mass_id=[None] * 3)
-    found = predictions.read(path, wanted().drop(columns="mass_id"))
-    assert found["mass_id"].tolist() == ["", "", ""]
+    for cases in (wanted().drop(columns="mass_id"), *(wanted().assign(mass_id=blank) for blank in ("", None, np.nan))):
+        assert predictions.read(path, cases)["mass_id"].tolist() == ["", "", ""]
+
+
+def test_patients_that_are_numbers_agree_with_their_text(tmp_path: Path) -> None:
+    path = written(tmp_path / "predictions.csv", patient_id=[7, 7, 8])
+    assert predictions.read(path, wanted().assign(patient_id=[7, 7, 8]))["patient_id"].tolist() == ["7", "7", "8"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,7 @@ def test_images_have_an_empty_mass(tmp_path: Path) -> None:
         ({"label": [1, 1, 1]}, r"label disagrees .* in 1 rows \(id b#0, label 1, expected 0\)"),
         ({"label": [1, 1, 2]}, r"label is neither 0 nor 1 in 1 rows \(id b#0, label 2"),
         ({"label": [1, 0.5, 0]}, r"label is neither 0 nor 1"),
+        ({"label": ["benign", 1, 0]}, r"label is neither 0 nor 1 in 1 rows \(id a#0, label benign"),
         ({"id": ["a#0", "a#0", "b#0"]}, r"more than once in 2 rows \(id a#0"),
         ({"id": ["a#0", "a#1", "c#7"]}, r"1 expected ids are missing \(b#0\)"),
         ({"part": ["test", "test", "test"]}, r"part disagrees .* \(id a#0, part test, expected validation\)"),
@@ -67,6 +74,11 @@ def test_bad_files_are_refused_with_the_rows(tmp_path: Path, changes: dict[str, 
     with pytest.raises(ValueError, match=said) as error:
         predictions.read(path, wanted())
     assert str(path) in str(error.value)
+
+
+def test_a_case_that_is_expected_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected cases lists id a#0 more than once"):
+        predictions.read(written(tmp_path / "predictions.csv"), pd.concat([wanted(), wanted().iloc[:1]]))
 
 
 def test_foreign_rows_missing_columns_and_no_file(tmp_path: Path) -> None:

@@ -55,9 +55,10 @@ def test_delong_interval_ends_at_1() -> None:
     assert found.low == pytest.approx(8 / 9 - 1.959964 * (2 / 81) ** 0.5)
 
 
-def test_bca_needs_resamples_on_both_sides_of_the_estimate() -> None:
+@pytest.mark.parametrize("every", [0.5, 1.5], ids=["below", "above"])
+def test_bca_needs_resamples_on_both_sides_of_the_estimate(every: float) -> None:
     everything = statistics.Replicates(
-        1.0, np.full(50, 0.5), 0, statistics.weighted_ratio(np.ones(4), np.ones(4)), np.arange(4)
+        1.0, np.full(50, every), 0, statistics.weighted_ratio(np.ones(4), np.ones(4)), np.arange(4)
     )
     with pytest.raises(statistics.Undefined, match="outside"):
         statistics.bca(everything)

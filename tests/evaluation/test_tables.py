@@ -347,6 +347,14 @@ def test_spread_is_over_seeds_and_over_folds_apart() -> None:
     assert (row["least"], row["most"]) == pytest.approx((min(aucs), max(aucs)))
 
 
+def test_a_run_without_an_auc_is_named_and_the_others_count() -> None:
+    run, key = made("P", 0), ("P", "vgg16", "scratch", 0)
+    row = scores.spread("P", {(*key, 1): run.assign(label=1), (*key, 2): run}, SETTING).frame.iloc[0]
+    alone = scores.spread("P", {(*key, 2): run}, SETTING).frame.iloc[0]
+    assert [row["runs"], row["seeds"], row["mean"]] == [1, 2, alone["mean"]]
+    assert row["note"] == "fold 0, seed 1: AUC: 80 cases, all of one class"
+
+
 def test_one_run_has_no_spread() -> None:
     row = scores.spread("P", {("P", "vgg16", "scratch", 0, 0): made("P", 0)}, SETTING).frame.iloc[0]
     assert pd.isna(row["sd_seeds"])
