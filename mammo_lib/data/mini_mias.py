@@ -56,8 +56,9 @@ def case_table(root: Path, allow_partial: bool = False, asymmetries: bool = Fals
         else:
             rows.append(_row(mass_id, fields, image.relative_to(root).as_posix()))
     unlabelled = cases.label_unknown(listed, [*problems, *missing])
-    rows = [row for row in rows if row["mass_id"] not in {problem["id"] for problem in unlabelled}]
     problems += unlabelled
+    unusable = {problem["id"] for problem in unlabelled}
+    rows = [row for row in rows if row["mass_id"] not in unusable]
     if not rows and not missing:
         raise ValueError(f"{info}: lists no mass with coordinates: {len(problems)} set aside")
     cases.require_complete(missing, len(rows) + len(missing), root, allow_partial)

@@ -23,19 +23,17 @@ PANELS = {  # title -> questions, by their names in the table
     "Does the split move the AUC? Random minus by patient": (SPLIT,),
     "What does a smaller image cost? Larger minus smaller": (SIZE,),
 }
-MEAN = "mean"
 SIGNS: dict[Any, dict[str, Any]] = {  # networks above chance -> marker
     2: {"color": BLUE, "marker": "s"},
     1: {"color": BLUE, "marker": "s", "fillstyle": "left", "markerfacecoloralt": "white"},
     0: {"color": GREY, "marker": "s", "markerfacecolor": "white"},
-    MEAN: {"color": BLUE, "marker": "o"},
     AS_PRINTED: {"color": RED, "marker": "D", "linestyle": "none"},
 }
+MEAN = {"marker": "o"}  # of several seeds, instead of their squares
 LEGEND = {
     2: "ours, one training seed",
     1: "one of the two not shown to be above chance",
     0: "neither shown to be above chance",
-    MEAN: "mean of the seeds above it",
     AS_PRINTED: "printed, one network",
 }
 SPREAD = 0.26  # of a line's height, from one training seed to the next
@@ -63,7 +61,8 @@ def overview(frame: pd.DataFrame, data: str) -> Figure:
         _draw(axes, found)
         axes.set_title(title, loc="left", fontweight="bold")
     grid[-1, 0].set_xlabel(f"difference in AUC, {Evaluation().confidence:.0%} interval over patients")
-    handles = [Line2D([], [], markersize=3.5, label=LEGEND[kind], **sign) for kind, sign in SIGNS.items()]
+    signs = [(LEGEND[kind], sign) for kind, sign in SIGNS.items()] + [("mean of the seeds above it", SIGNS[2] | MEAN)]
+    handles = [Line2D([], [], markersize=3.5, label=label, **sign) for label, sign in signs]
     figure.legend(handles=handles, loc="outside upper left", ncols=3, columnspacing=1)
     return figure
 
@@ -101,9 +100,11 @@ def _draw_line(axes: Axes, place: float, rows: pd.DataFrame) -> None:
     printed = (rows["profile"] == AS_PRINTED).all()
     offsets = np.zeros(len(rows)) if printed else SPREAD * ((len(rows) - 1) / 2 - np.arange(len(rows)))
     for height, row in zip(place + offsets, rows.to_dict("records"), strict=True):
-        kind = AS_PRINTED if printed else MEAN if pd.isna(row["seed"]) else row["above_chance"]
-        axes.plot([row["low"], row["high"]], [height, height], color=SIGNS[kind]["color"], linewidth=0.8)
-        axes.plot(row["difference"], height, markersize=3 if printed else 2.6, **SIGNS[kind])
+        sign = SIGNS[AS_PRINTED if printed else row["above_chance"]]
+        if not printed and pd.isna(row["seed"]):
+            sign = sign | MEAN
+        axes.plot([row["low"], row["high"]], [height, height], color=sign["color"], linewidth=0.8)
+        axes.plot(row["difference"], height, markersize=3 if printed else 2.6, **sign)
 
 
 def _aucs(rows: pd.DataFrame) -> str:

@@ -331,6 +331,7 @@ def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
     squares = [(*line.get_xdata(),) for line in longer.lines if line.get_marker() == "s"]
     (mean,) = [line for line in longer.lines if line.get_marker() == "o"]
     assert (squares, (*mean.get_xdata(),)) == ([(-0.05,), (0.01,)], (-0.02,))
+    assert mean.get_markerfacecolor() == "white", "one of its seeds is at chance"
 
 
 def test_a_question_without_a_panel_is_refused():
