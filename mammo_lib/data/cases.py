@@ -21,7 +21,7 @@ by width of an image that is stored with other proportions (blank: it has its ow
 """
 
 import csv
-import warnings
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -137,46 +137,45 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Check `frame` and write it to `path` at once, as UTF-8 CSV with LF line ends."""
-    check(frame, str(path))
+    check(frame.reset_index(drop=True), str(path))
     paths.write_table(frame, path)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Any CSV as text: cells stripped, nothing turned into NaN ("N/A" stays), byte-order mark accepted.
 
-    FileNotFoundError when there is none; ValueError, one sentence, when it is empty, no CSV, or not UTF-8.
+    Rows without any text are left out but counted: index + 2 is a row's number in a spreadsheet. Cells that a row
+    lacks at its end are blank. FileNotFoundError when there is none; ValueError, one sentence, when it is empty, no
+    CSV, or not UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table")
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = file.readline()
-        try:
-            lengths = [len(row) for row in csv.reader(file)]
-        except csv.Error as error:  # a quote that is never closed makes one cell of the rest
-            raise ValueError(f"{path}: not a CSV table ({error})") from None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text), strict=True))  # strict: a quote that is never closed is an error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the table as UTF-8 CSV") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a CSV table ({error})") from None
+    columns = [name.strip() for name in rows[0]] if rows else []
+    if not any(columns):
+        raise ValueError(f"{path}: not a CSV table (its first line is blank)")
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
-        if sign in header and "," not in header:
+        if len(columns) == 1 and sign in columns[0]:
             raise ValueError(f"{path}: its cells are separated by {name}: save the table with commas")
-    columns = [name.strip() for name in next(csv.reader([header]), [])]
     twice = [name for name in columns if name and columns.count(name) > 1]
     if twice:
         raise ValueError(f"{path}: column {twice[0]} is there twice: keep one of them")
-    long = [number for number, length in enumerate(lengths, start=2) if length > len(columns) > 0]
-    if long:
-        raise ValueError(
-            f"{path}: row {long[0]} has {lengths[long[0] - 2]} cells, the header {len(columns)}: put a cell that holds "
-            "a comma into double quotes"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the table as UTF-8 CSV") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path}: not a CSV table ({str(error).strip()})") from None
-    frame.columns = frame.columns.str.strip()
-    return frame.fillna("").apply(lambda column: column.str.strip())
+    stripped = ([cell.strip() for cell in row] for row in rows[1:])
+    filled = {number: row for number, row in enumerate(stripped) if any(row)}
+    for number, row in filled.items():
+        if len(row) > len(columns):
+            raise ValueError(
+                f"{path}: row {number + 2} has {len(row)} cells, the header {len(columns)}: put a cell that holds a "
+                "comma into double quotes"
+            )
+    cells = [row + [""] * (len(columns) - len(row)) for row in filled.values()]
+    return pd.DataFrame(cells, index=list(filled), columns=columns, dtype=str)
 
 
 def require_columns(frame: pd.DataFrame, columns: Iterable[str], where: str) -> None:
@@ -192,7 +191,7 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], where: str) -> 
 def check(frame: pd.DataFrame, where: str) -> None:
     """ValueError, naming `where`, the row and the column, for the first thing that a case table must not hold.
 
-    Row 2 is the first below the header, as a spreadsheet counts.
+    Row 2 is the first below the header, as a spreadsheet counts (index 0, see `read_csv`).
     """
     if frame.empty:
         raise ValueError(f"{where}: holds no mass")
@@ -270,9 +269,8 @@ def _differs_within(text: pd.DataFrame, group: str, column: str) -> pd.Series:
 
 def _refuse(bad: pd.Series, text: pd.DataFrame, column: str, reason: str, where: str) -> None:
     if bad.any():
-        position = int(bad.to_numpy().argmax())
-        mass, value = text["mass_id"].iloc[position], text[column].iloc[position]
-        raise ValueError(f"{where}: row {position + 2} (mass_id {mass!r}): {column} {value!r} {reason}")
+        number, mass, value = next(text.loc[bad, ["mass_id", column]].itertuples(name=None))
+        raise ValueError(f"{where}: row {number + 2} (mass_id {mass!r}): {column} {value!r} {reason}")
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

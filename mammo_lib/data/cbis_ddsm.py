@@ -161,7 +161,7 @@ def _read_one(path: Path) -> pd.DataFrame:
     table = cases.read_csv(path)
     table.columns = table.columns.str.replace(" ", "_")  # "breast_density" in one table, "breast density" in another
     cases.require_columns(table, _REQUIRED, str(path))
-    table["csv"], table["row"] = path.name, range(2, len(table) + 2)
+    table["csv"], table["row"] = path.name, table.index + 2
     for column, known in {
         "pathology": tuple(LABELS),
         "left_or_right_breast": cases.ALLOWED["side"],

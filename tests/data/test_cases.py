@@ -67,6 +67,21 @@ def test_columns_without_a_name_are_no_column_twice(tmp_path):
     assert cases.read_csv(tmp_path / "cases.csv")["mass_id"].tolist() == ["m"]
 
 
+def test_blank_rows_hold_no_mass_and_are_counted(tmp_path):
+    rows = [ROW, dict.fromkeys(ROW, ""), {**ROW, "mass_id": "P_1_LEFT_CC_2", "label": "2"}]
+    pd.DataFrame(rows).to_csv(tmp_path / "cases.csv", index=False)
+    lines = (tmp_path / "cases.csv").read_text().splitlines()
+    (tmp_path / "cases.csv").write_text("\n".join([*lines[:2], "", "  ", *lines[2:], ""]))
+    assert cases.read_csv(tmp_path / "cases.csv")["label"].tolist() == [str(ROW["label"]), "2"]
+    with pytest.raises(ValueError, match=r"row 6 \(mass_id 'P_1_LEFT_CC_2'\): label '2' must be"):
+        cases.read(tmp_path / "cases.csv")
+
+
+def test_cells_that_a_row_lacks_are_blank(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n1\n")
+    assert cases.read_csv(tmp_path / "table.csv").to_dict("records") == [{"a": "1", "b": ""}]
+
+
 def test_nothing_is_written_for_a_bad_table(tmp_path):
     with pytest.raises(ValueError, match="label"):
         cases.write(frame_of({"label": 2}), tmp_path / "cases.csv")
@@ -138,6 +153,7 @@ def test_an_empty_table():
     ("content", "message"),
     [
         (b"", "not a CSV table"),
+        (b"\n\nmass_id\n1\n", "not a CSV table .its first line is blank"),
         ("mass_id\nGröße\n".encode("latin-1"), "is not UTF-8"),
         ("mass_id\nx\n".encode("utf-16"), "is not UTF-8"),
         (b"mass_id\n1,2,3\n1\n", "row 2 has 3 cells, the header 1: put a cell that holds a comma into double quotes"),
