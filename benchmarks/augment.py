@@ -31,16 +31,19 @@ BATCHES = 8  # a round: enough to keep all workers of a DataLoader busy
 
 
 def usual_transform(settings: config.Augmentation) -> v2.Compose:
-    """Section 2.3 as a chain of torchvision v2 transforms of one uint8 image (1 or 3, S, S)."""
-    bilinear = v2.InterpolationMode.BILINEAR
+    """Section 2.3 as a chain of torchvision v2 transforms of one uint8 image (1 or 3, S, S), which is warped once."""
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(settings.horizontal_flip),
             v2.RandomVerticalFlip(settings.vertical_flip),
-            v2.RandomRotation(settings.rotation_degrees, interpolation=bilinear),
-            v2.RandomAffine(0, scale=settings.zoom, shear=settings.shear_degrees, interpolation=bilinear),
+            v2.RandomAffine(
+                settings.rotation_degrees,
+                scale=settings.zoom,
+                shear=settings.shear_degrees,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Lambda(lambda image: image.expand(3, -1, -1)),
+            v2.RGB(),
             v2.Normalize(config.NORMALISE_MEAN, config.NORMALISE_STD),
         ]
     )

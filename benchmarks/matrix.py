@@ -37,7 +37,6 @@ from mammo_lib.training.schedule import format_seconds
 
 PAPER = config.PROFILES["paper"]
 COUNTS = {"P": 1696 * PAPER.patches.centres, "G": 1592}  # images of CBIS-DDSM's mass set, its masses times the patches
-SIZES = {"P": PAPER.patches.size, "G": PAPER.globals.size}
 SHARES = {"P": PAPER.split.patch_shares, "G": PAPER.split.global_shares}
 ENDS = "ends.npy"
 BAR_MINUTES = 60  # on one GPU of the H200's class
@@ -62,7 +61,8 @@ def sizes_of_parts(stage: str, batches: int | None) -> tuple[dict[str, int], flo
 def write_arrays(folder: Path, batches: int | None) -> None:
     """Sets P and G as a run finds them: uint8 files that are mapped into memory."""
     rng = np.random.default_rng(0)
-    for stage, size in SIZES.items():
+    for stage in COUNTS:
+        size = PAPER.size(stage)
         count = sum(sizes_of_parts(stage, batches)[0].values())
         np.save(folder / f"{stage}.npy", rng.integers(0, 256, (count, size, size), dtype=np.uint8))
 
@@ -85,7 +85,7 @@ def train(folder: Path, device: str, epochs: int, batches: int | None, cell: Cel
         if line.startswith("epoch "):
             ends.append(perf_counter())
 
-    network = networks.build(cell.network, size=SIZES[cell.stage])
+    network = networks.build(cell.network, size=PAPER.size(cell.stage))
     ends = [perf_counter()]
     loop.train(
         network,

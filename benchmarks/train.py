@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import tables
 import torch
+from augment import usual_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,21 +33,11 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from mammo_lib import config
-from mammo_lib.config import Training
 from mammo_lib.models import networks
 from mammo_lib.training import augment, loop, records, step
 
 COMMON = "common pipeline"
 MATRIX = {"cuda": 8192, "cpu": 2048}  # rows of the square matrices whose product is the peak
-
-
-@dataclass(frozen=True)
-class Case:
-    """One stage of the paper."""
-
-    stage: str
-    size: int  # pixels
-    training: Training
 
 
 @dataclass(frozen=True)
@@ -58,43 +49,39 @@ class Data:
     files: list[Path]
 
 
-PAPER = config.PROFILES["paper"]
-CASES = [
-    Case("P", PAPER.patches.size, PAPER.patch_training),
-    Case("G", PAPER.globals.size, PAPER.global_training),
-]
+PAPER, STAGES = config.PROFILES["paper"], ("P", "G")
 
 
-def make_data(case: Case, batches: int, folder: Path) -> Data:
-    rng, count = np.random.default_rng(0), batches * case.training.batch_size
-    images = rng.integers(0, 256, (count, case.size, case.size), dtype=np.uint8)
-    files = [folder / f"{case.stage}{index}.png" for index in range(count)]
+def make_data(stage: str, batches: int, folder: Path) -> Data:
+    rng, count, size = np.random.default_rng(0), batches * PAPER.training(stage).batch_size, PAPER.size(stage)
+    images = rng.integers(0, 256, (count, size, size), dtype=np.uint8)
+    files = [folder / f"{stage}{index}.png" for index in range(count)]
     for file, image in zip(files, images, strict=True):
         cv2.imwrite(str(file), image)
     return Data(images, rng.integers(0, 2, count), files)
 
 
-def build(case: Case, device: torch.device) -> nn.Module:
-    return networks.build(config.PROPOSED, size=case.size).to(device)
+def build(stage: str, device: torch.device) -> nn.Module:
+    return networks.build(config.PROPOSED, size=PAPER.size(stage)).to(device)
 
 
 # ----------------------------------------------------------------------------- the two pipelines
 
 
-def our_epoch(case: Case, data: Data, device: torch.device, precision: str) -> Callable[[], object]:
+def our_epoch(stage: str, data: Data, device: torch.device, precision: str) -> Callable[[], object]:
     """One pass over the images by the parts that `loop.train` is made of, captured where it would be."""
-    images, labels = data.images, data.labels
-    network = build(case, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser, fetch = step.make_optimiser(network, case.training), step.make_fetch(images, device)
+    images, labels, training = data.images, data.labels, PAPER.training(stage)
+    network = build(stage, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser, fetch = step.make_optimiser(network, training), step.make_fetch(images, device)
     network.train()
     if device.type == "cuda":
-        train_step = step.make_captured(network, optimiser, precision, fetch(np.arange(case.training.batch_size)))
+        train_step = step.make_captured(network, optimiser, precision, fetch(np.arange(training.batch_size)))
     else:
         train_step = step.make_step(network, optimiser, precision)
     settings, generator = config.Augmentation(), torch.Generator()
 
     def epoch() -> None:
-        for batch in loop.split_batches(np.random.default_rng(0).permutation(len(images)), case.training.batch_size):
+        for batch in loop.split_batches(np.random.default_rng(0).permutation(len(images)), training.batch_size):
             matrices = step.send(augment.affine_matrices(augment.draw(len(batch), settings, generator)), device)
             train_step(fetch(batch), matrices, step.send(torch.from_numpy(labels[batch]), device))
 
@@ -115,36 +102,17 @@ class Files(Dataset[tuple[Tensor, int]]):
         return self.transform(image), int(self.labels[index])
 
 
-def common_transform() -> v2.Transform:
-    """Section 2.3 with torchvision's transforms, ranges as ours."""
-    ranges = config.Augmentation()
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(ranges.horizontal_flip),
-            v2.RandomVerticalFlip(ranges.vertical_flip),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.RandomAffine(
-                degrees=ranges.rotation_degrees,
-                scale=ranges.zoom,
-                shear=ranges.shear_degrees,
-                interpolation=v2.InterpolationMode.BILINEAR,
-            ),
-            v2.Normalize(config.NORMALISE_MEAN, config.NORMALISE_STD),
-        ]
-    )
-
-
-def common_epoch(case: Case, data: Data, device: torch.device) -> Callable[[], object]:
-    network, cuda = build(case, device).train(), device.type == "cuda"
-    rates = {"lr": case.training.learning_rate}
+def common_epoch(stage: str, data: Data, device: torch.device) -> Callable[[], object]:
+    network, training, cuda = build(stage, device).train(), PAPER.training(stage), device.type == "cuda"
+    rates = {"lr": training.learning_rate}
     optimiser = (
         torch.optim.Adam(network.parameters(), **rates)
-        if case.training.optimiser == "adam"
-        else torch.optim.SGD(network.parameters(), momentum=case.training.momentum, **rates)
+        if training.optimiser == "adam"
+        else torch.optim.SGD(network.parameters(), momentum=training.momentum, **rates)
     )
     loader = DataLoader(
-        Files(data.files, data.labels, common_transform()),
-        batch_size=case.training.batch_size,
+        Files(data.files, data.labels, usual_transform(config.Augmentation())),
+        batch_size=training.batch_size,
         shuffle=True,
         num_workers=min(16, os.cpu_count() or 1),
         pin_memory=cuda,
@@ -170,29 +138,30 @@ def ways(device: torch.device) -> dict[str, str]:
     return ours | {f"{COMMON}, {'TF32' if device.type == 'cuda' else 'fp32'}": "fp32"}
 
 
-def epoch_of(way: str, precision: str, case: Case, data: Data, device: torch.device) -> Callable[[], object]:
+def epoch_of(way: str, precision: str, stage: str, data: Data, device: torch.device) -> Callable[[], object]:
     if way.startswith(COMMON):
-        return common_epoch(case, data, device)
-    return our_epoch(case, data, device, precision)
+        return common_epoch(stage, data, device)
+    return our_epoch(stage, data, device, precision)
 
 
-def peak_memory(way: str, precision: str, case: Case, data: Data, device: torch.device) -> float:
+def peak_memory(way: str, precision: str, stage: str, data: Data, device: torch.device) -> float:
     """GB; to be called in a process of its own."""
-    epoch_of(way, precision, case, data, device)()
+    epoch_of(way, precision, stage, data, device)()
     return records.peak_memory(str(device)) / 1e9
 
 
-def peaks(case: Case, data: Data, device: torch.device) -> list[float]:
+def peaks(stage: str, data: Data, device: torch.device) -> list[float]:
     """GB of every way; to be called while this process is small, since a child's peak starts from its parent's."""
     spawn, compared = multiprocessing.get_context("spawn"), ways(device)
     with ProcessPoolExecutor(len(compared), spawn, max_tasks_per_child=1) as alone:  # a process each
-        jobs = [alone.submit(peak_memory, *way, case, data, device) for way in compared.items()]
+        jobs = [alone.submit(peak_memory, *way, stage, data, device) for way in compared.items()]
         return [job.result() for job in jobs]
 
 
-def operations(case: Case) -> float:
+def operations(stage: str) -> float:
     """Floating-point operations of the model for one image, forward and backward."""
-    network, two = build(case, torch.device("meta")), torch.zeros(2, 3, case.size, case.size, device="meta")
+    size = PAPER.size(stage)
+    network, two = build(stage, torch.device("meta")), torch.zeros(2, 3, size, size, device="meta")
     with FlopCounterMode(display=False) as counter:
         network(two).sum().backward()
     return counter.get_total_flops() / 2
@@ -205,12 +174,12 @@ def matrix_rate(precision: str, device: torch.device) -> float:
     return 2 * size**3 / tables.in_turns([lambda: one @ one], 10, device)[0]
 
 
-def measure(case: Case, data: Data, device: torch.device, repeats: int, memory: list[float]) -> list[list[str]]:
+def measure(stage: str, data: Data, device: torch.device, repeats: int, memory: list[float]) -> list[list[str]]:
     """Rows of the table for one stage; `memory`: GB of every way."""
-    compared = ways(device)
-    calls = [epoch_of(way, precision, case, data, device) for way, precision in compared.items()]
+    compared, size = ways(device), PAPER.size(stage)
+    calls = [epoch_of(way, precision, stage, data, device) for way, precision in compared.items()]
     rates = [len(data.images) / seconds for seconds in tables.in_turns(calls, repeats, device)]
-    work, about = operations(case), f"{case.stage}: {case.size} x {case.size}, batch {case.training.batch_size}"
+    work, about = operations(stage), f"{stage}: {size} x {size}, batch {PAPER.training(stage).batch_size}"
     rows = []
     for (way, precision), rate, peak in zip(compared.items(), rates, memory, strict=True):
         share = rate * work / matrix_rate(precision, device)
@@ -228,10 +197,10 @@ def main() -> None:
     batches = arguments.batches or (64 if device.type == "cuda" else 4)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        data = [make_data(case, batches, Path(folder)) for case in CASES]
-        memory = [peaks(case, its, device) for case, its in zip(CASES, data, strict=True)]
-        for case, its, gigabytes in zip(CASES, data, memory, strict=True):
-            rows += measure(case, its, device, arguments.repeats, gigabytes)
+        data = [make_data(stage, batches, Path(folder)) for stage in STAGES]
+        memory = [peaks(stage, its, device) for stage, its in zip(STAGES, data, strict=True)]
+        for stage, its, gigabytes in zip(STAGES, data, memory, strict=True):
+            rows += measure(stage, its, device, arguments.repeats, gigabytes)
     what = f"Training ResNet50+CBAM at the paper's sizes; medians of {arguments.repeats} passes over {batches} batches."
     header = ["stage", "way", "images/s", "times the common pipeline", "share of peak", "peak memory, GB"]
     tables.write("train", arguments, what, header, rows)
