@@ -42,6 +42,7 @@ SIGNS = (
     "Left: global image; red: lesion box, and the lesion's contour where the archive has its mask. Right: Grad-CAM of "
     "the malignant score, with the breast's outline and the box"
 )
+SHEET_COLUMNS = 8  # pictures side by side in a contact sheet
 CONTACT_SIGNS = (
     "Red: lesion box. Blue: where Grad-CAM reaches half its maximum; none where a map has no positive evidence. "
     "Number: p(malignant)"
@@ -202,21 +203,21 @@ def _caption(sample: Sample, letter: str) -> str:
 
 
 @styled
-def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str, columns: int = 8) -> Figure:
+def contact_sheet(groups: Mapping[str, Sequence[Sample]], data: str) -> Figure:
     """Every given sample small, group by group under its heading: red lesion box, half height of the map as a line.
 
     groups: heading -> samples; an empty group keeps its heading. Below each picture stands p(malignant).
     """
     at_least_one(groups)
-    lines = [-(-len(samples) // columns) for samples in groups.values()]  # rounded up
-    heights = [count * (DOUBLE / columns + 0.08) + 0.22 for count in lines]
+    lines = [-(-len(samples) // SHEET_COLUMNS) for samples in groups.values()]  # rounded up
+    heights = [count * (DOUBLE / SHEET_COLUMNS + 0.08) + 0.22 for count in lines]
     figure = new_figure(DOUBLE, 0.25 + sum(heights), f"{data}. {CONTACT_SIGNS}")
     parts = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, count, (heading, samples) in zip(parts, lines, groups.items(), strict=True):
         part.suptitle(f"{heading} ({len(samples)})", x=0.01, ha="left", fontsize=7, fontweight="bold")
         if not count:
             continue
-        for axes in part.subplots(count, columns, squeeze=False).flat:
+        for axes in part.subplots(count, SHEET_COLUMNS, squeeze=False).flat:
             without_axes(axes)
         for axes, sample in zip(part.axes, samples, strict=False):
             draw_view(axes, View(sample.image, "", sample.boxes))

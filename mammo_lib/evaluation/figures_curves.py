@@ -82,14 +82,14 @@ def roc_curves(curves: Sequence[Curve], data: str) -> Figure:
 
 
 @styled
-def calibration(curves: Sequence[Curve], data: str, bins: int = BINS) -> Figure:
+def calibration(curves: Sequence[Curve], data: str) -> Figure:
     """Observed share of malignant cases against the mean score, in bins of equal numbers of cases; scores below."""
     figure, panels = _backbone_panels(curves, data, height=3.3, histogram=True)
     for axes, members in panels:
         below = axes.figure.axes[axes.figure.axes.index(axes) + len(panels)]
         for curve in members:
             colour, dash = _style(curve.network)
-            observed, mean = calibration_curve(curve.label, curve.probability, n_bins=bins, strategy="quantile")
+            observed, mean = calibration_curve(curve.label, curve.probability, n_bins=BINS, strategy="quantile")
             marker, face = ("o", colour) if dash == "-" else ("s", "white")
             points = {"marker": marker, "markersize": 3.2, "markerfacecolor": face}
             axes.plot(mean, observed, color=colour, linestyle=dash, label=_legend(curve), **points)  # type: ignore[arg-type]

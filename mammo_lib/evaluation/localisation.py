@@ -220,9 +220,7 @@ def _mean(
     return {"mean": interval.estimate, "low": interval.low, "high": interval.high, "p": p, "note": ""}
 
 
-def representative_cases(
-    globals_: pd.DataFrame, probability: np.ndarray, benign: int = 2, malignant: int = 3
-) -> list[int]:
+def representative_cases(globals_: pd.DataFrame, probability: np.ndarray, benign: int, malignant: int) -> list[int]:
     """Row numbers of Fig. 7's samples by a fixed rule, not by looks: benign ones first, each by rising probability.
 
     Each class is sorted by probability (ties by image_id) and cut into `benign` (or `malignant`) groups of equal

@@ -3,6 +3,8 @@
 Knows arrays only, as statistics.py does, and draws patients as it does: all of a patient's cases move together.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,22 +24,27 @@ def band(
     statistics.Undefined when fewer than half are usable, or there is one patient only.
     """
     drawn = (weights for some in statistics.draws(patients, resamples, seed) for weights in some)
-    curves = (read_off(label, probability, weights) for weights in drawn)
-    usable = [curve for curve in curves if curve is not None]
+    read_off = reader(label, probability)
+    usable = [curve for curve in map(read_off, drawn) if curve is not None]
     statistics.assure_usable(len(usable), resamples)
     tail = (1 - confidence) / 2
     low, high = np.quantile(usable, [tail, 1 - tail], axis=0)
     return GRID, low, high
 
 
-def read_off(label: ArrayLike, probability: ArrayLike, weights: ArrayLike) -> Array | None:
-    """True positive rate at GRID, cases weighted; straight between the curve's points; None without both classes."""
+def reader(label: ArrayLike, probability: ArrayLike) -> Callable[[Array], Array | None]:
+    """A function of case weights (n,): the true positive rate at GRID, straight between the curve's points; None where
+    the weights leave one class."""
     order = np.argsort(-np.asarray(probability, dtype=float), kind="stable")
     scores, malignant = np.asarray(probability)[order], np.asarray(label)[order] == 1
-    weight = np.asarray(weights, dtype=float)[order]
     ends = np.flatnonzero(np.r_[np.diff(scores) != 0, True])  # last case of each group of equal scores
-    true = np.r_[0, np.cumsum(weight * malignant)[ends]]
-    false = np.r_[0, np.cumsum(weight * ~malignant)[ends]]
-    if true[-1] == 0 or false[-1] == 0:
-        return None
-    return np.interp(GRID, false / false[-1], true / true[-1])
+
+    def read_off(weights: Array) -> Array | None:
+        weight = weights[order]
+        true = np.r_[0, np.cumsum(weight * malignant)[ends]]
+        false = np.r_[0, np.cumsum(weight * ~malignant)[ends]]
+        if true[-1] == 0 or false[-1] == 0:
+            return None
+        return np.interp(GRID, false / false[-1], true / true[-1])
+
+    return read_off

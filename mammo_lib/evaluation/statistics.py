@@ -74,16 +74,15 @@ def weighted_auc(label: ArrayLike, probability: ArrayLike, fold: ArrayLike | Non
 def _pairs(malignant: NDArray[np.bool_], scores: Array, cases: NDArray[np.intp]) -> Statistic:
     """Pairs of `cases` ranked rightly, and all pairs, under case weights: (2, B)."""
     order = cases[np.argsort(scores[cases], kind="stable")]
-    positives = malignant[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # first case of each group of equal scores
+    positives, negatives = order[malignant[order]], order[~malignant[order]]
+    sides = [np.searchsorted(scores[negatives], scores[positives], side) for side in ("left", "right")]
 
     def pairs(weights: Array) -> Array:
-        ordered = weights[:, order]
-        positive = np.add.reduceat(ordered * positives, starts, axis=1)
-        negative = np.add.reduceat(ordered * ~positives, starts, axis=1)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        wins = np.einsum("bg,bg->b", positive, below)
-        return np.stack([wins, positive.sum(axis=1) * negative.sum(axis=1)])
+        positive, negative = weights.T[positives], weights.T[negatives]  # a resample a column: whole rows are moved
+        below = np.zeros((len(negatives) + 1, len(weights)))  # weight of the benign cases before each, and of all
+        np.cumsum(negative, axis=0, out=below[1:])
+        wins = np.sum([np.einsum("pb,pb->b", positive, below[side]) for side in sides], axis=0) / 2  # a tie is a half
+        return np.stack([wins, positive.sum(axis=0) * below[-1]])
 
     return pairs
 
@@ -162,10 +161,14 @@ def draws(patients: ArrayLike, resamples: int, seed: int) -> Iterator[Array]:
     names, code = np.unique(np.asarray(patients), return_inverse=True)
     if len(names) < 2:
         raise Undefined(f"bootstrap over patients: {len(names)} patient, at least two are needed")
-    generator, shares = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
-    rows = max(1, CHUNK // max(len(code), len(names)))
-    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    return (generator.multinomial(len(names), shares, size=size).astype(float)[:, code] for size in sizes)
+    generator, rows = np.random.default_rng(seed), max(1, CHUNK // max(len(code), len(names)))
+
+    def some(count: int) -> Array:
+        chosen = generator.integers(len(names), size=(count, len(names))) + len(names) * np.arange(count)[:, None]
+        times = np.bincount(chosen.ravel(), minlength=chosen.size).reshape(chosen.shape)
+        return times.T.astype(float)[code].T  # in memory a resample is a column, as `_pairs` wants it
+
+    return (some(min(rows, resamples - start)) for start in range(0, resamples, rows))
 
 
 def assure_usable(usable: int, resamples: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import NETWORK_LABELS
+from mammo_lib.config import FIG7_SAMPLES, NETWORK_LABELS
 from mammo_lib.stages.archive import lesion_masks, load, parts
 from mammo_lib.stages.experiment import IDS, Experiment, default_device, read_table
 from mammo_lib.stages.trainings import PREDICTIONS, build_network, cells, is_done_as_asked, load_network, outcomes
@@ -235,7 +235,7 @@ def draw_explanations(experiment: Experiment) -> list[Path]:
     samples = _samples(images, heat, test, probability)
     data = experiment.sentence + (f", fold {cell.fold}" if other_folds else "")
     network = NETWORK_LABELS[cell.network]
-    rows = localisation.representative_cases(test, probability)
+    rows = localisation.representative_cases(test, probability, *FIG7_SAMPLES)
     masks = lesion_masks(experiment, test.iloc[rows])
     chosen = [replace(samples[row], mask=mask) for row, mask in zip(rows, masks, strict=True)]
     threshold = experiment.profile.evaluation.threshold

@@ -223,7 +223,7 @@ def _runs(experiment: Experiment, fold: int) -> Path:
 # ----------------------------------------------------------------------------- training
 
 
-def train_map(experiment: Experiment, fold: int = 0) -> "MassMap":
+def train_map(experiment: Experiment, fold: int) -> "MassMap":
     """The network of a fold, taught with its training part; goes on where it was stopped, and is not trained twice.
 
     runs/<profile>/<protocol>/mass_map/fold<n>-seed<n> gets last.pt, history.csv and run.json.

@@ -397,7 +397,7 @@ def _histories(experiment: Experiment, pattern: str) -> "list[tuple[Cell, Path]]
     return [(cell, folder / cell.name / HISTORY) for cell in agreeing]
 
 
-def histories(experiment: Experiment, stage: str = "*") -> pd.DataFrame:
+def histories(experiment: Experiment, stage: str) -> pd.DataFrame:
     """history.csv of every finished cell of a stage, below one another, with the cell's name in column `cell`."""
     frames = []
     for cell, path in _histories(experiment, f"{stage}/*"):

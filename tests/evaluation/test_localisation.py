@@ -247,16 +247,16 @@ def test_differences_are_paired():
 def test_representative_cases_are_the_medians_of_equal_groups():
     cases = pd.DataFrame({"image_id": [f"I{n:02d}" for n in range(15)], "label": [0] * 6 + [1] * 9})
     probability = np.r_[[0.6, 0.1, 0.2, 0.3, 0.5, 0.4], np.linspace(0.9, 0.1, 9)]
-    chosen = localisation.representative_cases(cases, probability)
+    chosen = localisation.representative_cases(cases, probability, 2, 3)
     assert list(probability[chosen[:2]]) == [0.2, 0.5]
     np.testing.assert_allclose(probability[chosen[2:]], [0.2, 0.5, 0.8])
     assert list(cases["label"].iloc[chosen]) == [0, 0, 1, 1, 1]
     shuffled = cases.assign(probability=probability).sample(frac=1, random_state=0)
-    again = localisation.representative_cases(shuffled, shuffled["probability"].to_numpy())
+    again = localisation.representative_cases(shuffled, shuffled["probability"].to_numpy(), 2, 3)
     assert list(shuffled["image_id"].iloc[again]) == list(cases["image_id"].iloc[chosen])
 
 
 def test_a_class_with_fewer_cases_than_samples_shows_each_of_them():
     cases = pd.DataFrame({"image_id": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]})
-    assert localisation.representative_cases(cases, np.array([0.5, 0.9, 0.4, 0.1])) == [2, 0, 3, 1]
-    assert localisation.representative_cases(cases.iloc[:0], np.zeros(0)) == []
+    assert localisation.representative_cases(cases, np.array([0.5, 0.9, 0.4, 0.1]), 2, 3) == [2, 0, 3, 1]
+    assert localisation.representative_cases(cases.iloc[:0], np.zeros(0), 2, 3) == []

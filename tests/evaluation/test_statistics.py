@@ -214,7 +214,7 @@ def test_too_little_is_undefined_and_says_why() -> None:
     with pytest.raises(statistics.Undefined, match="one class only"):
         statistics.bootstrap(statistics.weighted_auc([1, 1], [0.1, 0.2]), ["a", "b"], 100, 0)
     with pytest.raises(statistics.Undefined, match="hold both classes"):  # two patients of one class each: half at most
-        statistics.bootstrap(auc, ["a", "b", "b"], 101, 1)
+        statistics.bootstrap(auc, ["a", "b", "b"], 101, 0)
     with pytest.raises(statistics.Undefined, match="of two at least"):
         statistics.delong([0, 1, 1], [0.1, 0.2, 0.3])
 

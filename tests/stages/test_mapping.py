@@ -176,7 +176,7 @@ def test_a_validation_part_too_small_for_regressions_is_refused(run, monkeypatch
 def test_a_split_that_parts_patches_from_images_is_refused(run, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="one partition of the patients"):
-        mapping.train_map(replace(run, protocol="as_written"))
+        mapping.train_map(replace(run, protocol="as_written"), 0)
 
 
 def test_a_network_is_trained_recorded_and_not_trained_again(tmp_path, trained_home, monkeypatch):
@@ -191,21 +191,21 @@ def test_a_network_is_trained_recorded_and_not_trained_again(tmp_path, trained_h
     file = tmp_path / "data" / "weights" / "vgg16_imagenet_random.pth"
     file.parent.mkdir()
     torch.save({f"features.{name}": value for name, value in layers.state_dict().items()}, file)
-    network = mapping.train_map(experiment)
+    network = mapping.train_map(experiment, 0)
     record = paths.read_json(experiment.runs / MASS_MAP / "fold0-seed0" / "run.json")
     assert record["settings"]["mass_map"]["window"] == 32
     assert "vgg16_imagenet_random.pth" in record["initial_weights"]
     first, last = (network.state_dict()[name] for name in ("kept.0.weight", "taught.28.weight"))
     assert torch.equal(first, layers[0].weight)
     assert not torch.equal(last, layers[28].weight)
-    again = mapping.train_map(experiment)
+    again = mapping.train_map(experiment, 0)
     assert torch.equal(again.state_dict()["taught.28.weight"], last)
     assert paths.read_json(experiment.runs / MASS_MAP / "fold0-seed0" / "run.json") == record
     cases = experiment.places.prepared / "cases.csv"  # whose labels are the masses'; an image has the worst of its own
     table = pd.read_csv(cases)
     table.assign(label=1 - table["label"]).to_csv(cases)
     with pytest.raises(paths.StageMismatch, match=r"inputs\.labels: has changed"):
-        mapping.train_map(experiment)
+        mapping.train_map(experiment, 0)
 
 
 def test_the_window_of_a_patch_is_found_in_a_crop_that_is_moved_scaled_and_padded():
