@@ -1,6 +1,6 @@
 """Time of the evaluation at the paper's size, from made-up predictions: intervals, DeLong, audit, figures, page.
 
-    python benchmarks/evaluation.py [--rounds 3] [--resamples 2000] [--out results/benchmarks/evaluation_cpu.md]
+    python benchmarks/evaluation.py [--rounds 3] [--resamples 20000] [--out results/benchmarks/evaluation_cpu.md]
 
 The predictions are those of 18 cells on as many cases as the official CBIS-DDSM test set has: P 8 patches of each of
 378 masses, G about as many images, 201 patients. The process keeps to one core. The best of the rounds counts: other
@@ -110,7 +110,7 @@ def best(job: Callable[[], object], rounds: int) -> tuple[float, float]:
 def main() -> None:
     parser = tables.parser(__doc__ or "", "evaluation", devices=False)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=config.Evaluation().resamples)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rule = config.Evaluation(resamples=arguments.resamples)

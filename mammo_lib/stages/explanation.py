@@ -67,8 +67,9 @@ def write_localisation(
     settings = (rule.resamples, rule.confidence, experiment.seed, (*localisation.MEASURES, *further))
     summary = localisation.summary(rows, *settings)
     differences = localisation.differences(rows, method, *settings)
-    paths.write_table(summary.assign(seed=experiment.seed), folder / LOCALISATION)
-    paths.write_table(differences.assign(seed=experiment.seed), folder / "localisation_differences.csv")
+    how = {"resamples": rule.resamples, "seed": experiment.seed}
+    paths.write_table(summary.assign(**how), folder / LOCALISATION)
+    paths.write_table(differences.assign(**how), folder / "localisation_differences.csv")
     return summary
 
 
@@ -271,9 +272,10 @@ def tables_of_maps(experiment: Experiment, method: str, folder: Path, network: s
     from mammo_lib.evaluation import localisation_tables as tables
 
     rule = experiment.profile.evaluation
-    interval = f"Mean [{rule.confidence:.0%} interval, {rule.resamples} bootstrap resamples of patients]."
-    told = interval, f"Network: {network}. Data: {experiment.sentence}."
     long, differences = (pd.read_csv(folder / f"{name}.csv") for name in ("localisation", "localisation_differences"))
+    resamples = long["resamples"].iloc[0]  # of then
+    interval = f"Mean [{rule.confidence:.0%} interval, {resamples} bootstrap resamples of patients]."
+    told = interval, f"Network: {network}. Data: {experiment.sentence}."
     against = tables.against_controls(differences, method, *told)
     return [tables.overall(long, *told), against, tables.by_decision(long, *told)]
 

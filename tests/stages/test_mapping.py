@@ -151,8 +151,12 @@ def test_maps_are_read_once(run, monkeypatch):
 
 
 def test_a_map_of_one_set_applied_to_another_knows_none_of_its_labels(run, exchange_labels, monkeypatch):
-    """Its regressions are fitted on the validation part of the first set."""
+    """Its regressions are fitted on the validation part of the first set; the second one's images have other names."""
     other, fitted, probability = exchange_labels(run), [], mapping._Reader.probability
+    for name in ("cases", "globals", "patches"):
+        path = other.places.prepared / f"{name}.csv"
+        table = pd.read_csv(path, dtype=str)
+        table.assign(image_id="other " + table["image_id"]).to_csv(path, index=False)
 
     def note(reader, stage, odds, known, cases):
         fitted.append((stage, len(known), set(cases["id"])))
