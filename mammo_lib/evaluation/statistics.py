@@ -16,7 +16,7 @@ from scipy.stats import norm, rankdata
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
-CHUNK = 2_000_000  # case weights held at once (16 MB); bounds memory, changes no result
+CHUNK = 500_000  # case weights held at once (4 MB, near the processor); bounds memory, changes no result
 NO_VARIANCE = 1e-15  # rounding leaves +-1e-18 where it is 0; the crossed terms of patients may take it below
 LEAST_USABLE = 0.5  # ours: an interval from fewer than half of the resamples would describe the exceptions
 
@@ -111,10 +111,10 @@ def weighted_average_precision(label: ArrayLike, probability: ArrayLike) -> Stat
     ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])  # last case of each group of equal scores
 
     def statistic(weights: Array) -> Array:
-        ordered = weights[:, order]
-        found, called = np.cumsum(ordered * malignant, axis=1)[:, ends], np.cumsum(ordered, axis=1)[:, ends]
+        ordered = weights.T[order]  # a resample a column, as in `_pairs`
+        found, called = np.cumsum(ordered * malignant[:, None], axis=0)[ends], np.cumsum(ordered, axis=0)[ends]
         precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-        return _divide((precision * np.diff(found, axis=1, prepend=0)).sum(axis=1), found[:, -1])
+        return _divide((precision * np.diff(found, axis=0, prepend=0)).sum(axis=0), found[-1])
 
     return statistic
 
