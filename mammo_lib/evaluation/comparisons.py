@@ -284,9 +284,8 @@ def bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting: 
     evaluation = setting.profile.evaluation
     replicates = statistics.bootstrap(statistic, patients, evaluation.resamples, setting.seed)
     found = statistics.percentile(replicates, evaluation.confidence)
-    note = f"{replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
     row: dict[str, object] = {"estimate": found.estimate, "p": statistics.bootstrap_p(replicates)}
-    row["note"] = note if replicates.excluded else ""
+    row["note"] = statistics.left_out(replicates)
     if found.is_point:
         return row | {"note": joined(row["note"], POINT)}
     return row | {"low": found.low, "high": found.high}

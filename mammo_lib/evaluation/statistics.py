@@ -18,6 +18,7 @@ Statistic = Callable[[Array], Array]
 
 CHUNK = 500_000  # case weights held at once (4 MB, near the processor); bounds memory, changes no result
 NO_VARIANCE = 1e-15  # rounding leaves +-1e-18 where it is 0; the crossed terms of patients may take it below
+NOTED = 0.001  # ours: a smaller share of resamples that are left out moves no end by a digit that is shown
 LEAST_USABLE = 0.5  # ours: an interval from fewer than half of the resamples would describe the exceptions
 
 
@@ -154,6 +155,13 @@ def bootstrap(statistic: Statistic, patients: ArrayLike, resamples: int, seed: i
     usable = values[~np.isnan(values)]
     assure_usable(len(usable), resamples)
     return Replicates(estimate, usable, resamples - len(usable), statistic, code)
+
+
+def left_out(replicates: Replicates) -> str:
+    """How many resamples were left out, in words; nothing where it is less than the share NOTED."""
+    count = replicates.excluded + len(replicates.values)
+    told = replicates.excluded >= NOTED * count and replicates.excluded > 0
+    return f"{replicates.excluded} of {count} resamples hold one class and are left out" if told else ""
 
 
 def draws(patients: ArrayLike, resamples: int, seed: int) -> Iterator[Array]:

@@ -189,10 +189,8 @@ def with_bounds(
     except statistics.Undefined as reason:
         notes.append(f"{name}: no interval, {reason}")
         return {name: estimate}
-    if replicates.excluded:
-        notes.append(
-            f"{name}: {replicates.excluded} of {evaluation.resamples} resamples hold one class and are left out"
-        )
+    if left_out := statistics.left_out(replicates):
+        notes.append(f"{name}: {left_out}")
     found = statistics.percentile(replicates, evaluation.confidence)
     if found.is_point:
         return {name: estimate}

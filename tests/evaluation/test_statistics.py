@@ -1,6 +1,7 @@
 """Intervals and tests against R's pROC (stored values), scipy, scikit-learn and cases counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,9 @@ def test_resamples_of_one_class_are_counted() -> None:
     found = statistics.bootstrap(statistics.weighted_auc([0, 1, 1, 1, 1], range(5)), range(5), 5000, 0)
     assert found.excluded / 5000 == pytest.approx(0.8**5, abs=0.02)
     assert found.excluded + len(found.values) == 5000
+    assert statistics.left_out(found) == f"{found.excluded} of 5000 resamples hold one class and are left out"
+    few, none = (replace(found, values=np.zeros(4999 - count), excluded=count) for count in (4, 0))
+    assert statistics.left_out(few) == statistics.left_out(none) == ""
     with pytest.raises(statistics.Undefined, match="without one of the patients a class is empty"):
         statistics.bca(found)
 
