@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib import config, paths, readme
-from mammo_lib.evaluation import audit, hypotheses
+from mammo_lib.evaluation import audit, hypotheses, statistics
 from mammo_lib.evaluation.captions import FIGURES
 from mammo_lib.stages import answers, mapping
 
@@ -82,6 +82,66 @@ def test_the_overview_is_not_behind_the_predictions(monkeypatch: pytest.MonkeyPa
     paths.write_table(answers.compared(profiles), tmp_path / "overview.csv")
     made, stored = (pd.read_csv(folder / "overview.csv") for folder in (tmp_path, ROOT / "results"))
     pd.testing.assert_frame_equal(made, stored)  # else: python -m mammo_lib overview
+
+
+def _folds(profile: str, stage: str, network: str, initial: str) -> pd.DataFrame:
+    """Test cases of all five folds by id, seed 0."""
+    cells = ROOT / "results" / profile / "grouped_cv" / "cells" / stage / network / initial
+    parts = [pd.read_csv(cells / f"fold{fold}-seed0" / "predictions.csv").assign(fold=fold) for fold in range(5)]
+    return pd.concat(parts).query("part == 'test'").set_index("id").sort_index()
+
+
+def _gap(first: pd.DataFrame, second: pd.DataFrame, within: bool = True) -> statistics.Interval:
+    """AUC of `first` minus that of `second` on the same cases, by pairs of one fold or by all."""
+    one, other = (
+        statistics.weighted_auc(cases["label"], cases["probability"], cases["fold"] if within else None)
+        for cases in (first, second)
+    )
+    rule = config.Evaluation()
+    drawn = statistics.bootstrap(statistics.difference(one, other), first["patient_id"], rule.resamples, 0)
+    return statistics.percentile(drawn, rule.confidence)
+
+
+def test_what_is_said_of_the_folds_in_words() -> None:
+    """README and RESULTS say without numbers what two folds, or one, do to a difference over all patients."""
+    plain, gated = (
+        {init: _folds(profile, "G", network, init) for init in ("imagenet", "imagenet_patch")}
+        for profile, network in (
+            ("reduced-cpu-imagenet", "vgg16"),
+            ("reduced-cpu-imagenet-normalised", "vgg16_cbam"),
+        )
+    )
+    learnt = plain["imagenet"]["fold"].isin([0, 1, 3])  # in the other two VGG16 from ImageNet alone hardly learnt
+    for cells, share in ((plain, (0.4, 0.5)), (gated, (0.7, 0.8))):  # "less than half", "three quarters"
+        whole, rest = (
+            _gap(*(cells[init][kept] for init in ("imagenet_patch", "imagenet"))) for kept in (learnt | True, learnt)
+        )
+        assert share[0] < rest.estimate / whole.estimate < share[1]
+        assert rest.low > 0
+    cbam = {
+        init: [_gap(gated[init].query(f"fold == {n}"), plain[init].query(f"fold == {n}")).estimate for n in range(5)]
+        for init in plain
+    }
+    assert min(cbam["imagenet_patch"]) < sum(cbam["imagenet_patch"]) / 2 < 0  # "more than half from one fold"
+    assert abs(_gap(gated["imagenet"][learnt], plain["imagenet"][learnt]).estimate) < 0.005  # "no difference is seen"
+
+
+@pytest.mark.parametrize(
+    ("profile", "network", "behind"),
+    [("reduced-cpu-imagenet", "vgg16", False), ("reduced-cpu-imagenet-normalised", "vgg16_cbam", True)],
+)
+def test_what_is_said_of_pairs_of_different_folds(profile: str, network: str, behind: bool) -> None:
+    """By mass, minus the radiologist: a hundredth lower, VGG16 with zero at the edge and VGG16+CBAM behind."""
+    patches = _folds(profile, "P", network, "imagenet")
+    columns = {"label": "first", "patient_id": "first", "probability": "mean", "fold": "first"}
+    masses = patches.groupby("mass_id").agg(columns)
+    table = pd.read_csv(ROOT / "results" / profile / "grouped_cv" / "masses.csv").drop_duplicates("mass_id")
+    grades = table.set_index("mass_id")["assessment"].replace(0, 3.5)  # between 3 and 4
+    read = masses.assign(probability=grades)
+    within, pooled = (_gap(masses, read, within) for within in (True, False))
+    assert 0.005 < within.estimate - pooled.estimate < 0.015
+    assert within.high > 0
+    assert pooled.high < 0 if behind else 0 < pooled.high < 0.003
 
 
 TRAINED: dict[str, list[str]] = {}  # profile -> the protocols that have trainings
