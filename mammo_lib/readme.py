@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mammo_lib.evaluation.export import plain, text, with_interval
+from mammo_lib.evaluation.export import p_values, plain, text, with_interval
 from mammo_lib.paths import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +42,8 @@ def readme_table(path: Path) -> str:
             columns=[other for other in shown if str(other).startswith(f"{name}_") and other not in HEADINGS]
         )
         shown = shown.drop(columns=list(LEFT_TO_THE_FILE), errors="ignore")
+    if "p" in shown:
+        shown["p"] = p_values(frame["p"])
     if "auc_printed" in shown:
         shown["auc_printed"] = text(frame["auc_printed"], PRINTED)
     shown = shown[[name for name in shown if shown[name].ne("").any()]]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
-from mammo_lib.evaluation.export import Table, text, with_interval
+from mammo_lib.evaluation.export import Table, p_values, text, with_interval
 from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import (
     MISSING,
@@ -160,7 +160,7 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
     )
     shown = frame[["question", "stage", "first", "second"]].assign(seed=text(frame["seed"], "{:.0f}"))
     shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
-    shown["p"] = text(frame["p"], "{:.3f}")
+    shown["p"] = p_values(frame["p"])
     shown["mean"] = with_interval(frame["mean_difference"], frame["mean_low"], frame["mean_high"], "{:+.3f}")
     shown["SD"] = text(frame["sd_seeds"], "{:.3f}")
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
@@ -302,5 +302,5 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
         ("p_delong", "p DeLong"),
         ("p_delong_holm", "p DeLong, Holm"),
     ):
-        shown[label] = text(frame[name], "{:.3f}")
+        shown[label] = p_values(frame[name])
     return shown.assign(note=frame["note"])

@@ -8,11 +8,14 @@ from html import escape
 
 import pandas as pd
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    character: "\\" + character for character in "&%$#_{}"
-}
+_LATEX = (
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {character: "\\" + character for character in "&%$#_{}"}
+    | {"<": r"\textless{}"}
+)
 PREAMBLE = r"% \usepackage{booktabs,multirow,graphicx,rotating}"
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"  # never enlarges
+LEAST_P = 0.001  # shown as it is
 UPRIGHT = 8  # ours: columns of a table that stands upright
 
 
@@ -35,13 +38,18 @@ def text(column: pd.Series, form: str) -> pd.Series:
     return pd.Series(["" if pd.isna(value) else form.format(value) for value in column], index=column.index, dtype=str)
 
 
-def with_interval(value: pd.Series, low: pd.Series, high: pd.Series, form: str = "{:.3f}") -> pd.Series:
+def p_values(column: pd.Series) -> pd.Series:
+    """Each p to three decimals, but none as 0; "" for a missing one."""
+    return text(column, "{:.3f}").mask((column < LEAST_P).fillna(False), f"<{LEAST_P}")
+
+
+def with_interval(value: pd.Series, low: pd.Series, high: pd.Series, form: str = "{:z.3f}") -> pd.Series:
     """Each row as `0.861 [0.832, 0.890]`; without brackets where there is no interval, "" where there is no value."""
     bounds = " [" + text(low, form) + ", " + text(high, form) + "]"
     return text(value, form) + bounds.where(low.notna() & high.notna(), "")
 
 
-def plain(frame: pd.DataFrame, form: str = "{:.3f}") -> pd.DataFrame:
+def plain(frame: pd.DataFrame, form: str = "{:z.3f}") -> pd.DataFrame:
     """The frame as strings: floats through `form`, everything else as it is, missing values empty."""
     return pd.DataFrame(
         {name: text(column, form if pd.api.types.is_float_dtype(column) else "{}") for name, column in frame.items()}

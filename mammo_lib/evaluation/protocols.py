@@ -11,7 +11,7 @@ import pandas as pd
 
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.comparisons import bootstrapped, joined, paired_difference, tested
-from mammo_lib.evaluation.export import Table, text, with_interval
+from mammo_lib.evaluation.export import Table, p_values, text, with_interval
 from mammo_lib.evaluation.tables import MISSING, UNDEFINED, UNIT_OF, Key, Results, Setting, lines, named
 
 ASKED = "How much does the split protocol move the AUC? The optimism of splits at random."
@@ -59,7 +59,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
     difference, low, high = (frame[name] * 100 for name in ("difference", "low", "high"))
     shown["difference, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
-    shown["p"], shown["patients"] = text(frame["p"], "{:.3f}"), text(frame["patients"], "{:d}")
+    shown["p"], shown["patients"] = p_values(frame["p"]), text(frame["patients"], "{:d}")
     shown["in both test sets"] = text(frame["shared_patients"], "{:d}")
     difference, low, high = (frame[f"shared_difference{end}"] * 100 for end in ("", "_low", "_high"))
     shown["same cases, AUC points"] = with_interval(difference, low, high, "{:+.1f}")

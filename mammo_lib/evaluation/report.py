@@ -171,7 +171,7 @@ def _cells(table: Table) -> list[list[Cell]]:
 def _cell(value: Any, form: str, forced: bool) -> Cell:
     """Truth values as yes or no, whole numbers whole, other numbers by `form`, missing as a dash, the rest as text.
 
-    A number with its interval or difference sorts by the number.
+    A number with its interval or difference sorts by the number, and "<0.001" by 0.001.
     """
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return Cell(MISSING, "", "number" if isinstance(value, numbers.Real) else "short")
@@ -184,4 +184,4 @@ def _cell(value: Any, form: str, forced: bool) -> Cell:
     text = str(value)
     if pair := PAIR.fullmatch(text):
         return Cell(text.replace(", ", ",\u00a0").replace("-", "−"), pair[1], "pair")
-    return Cell(text, text, "short" if len(text) <= SHORT else "text")
+    return Cell(text, text.removeprefix("<"), "short" if len(text) <= SHORT else "text")

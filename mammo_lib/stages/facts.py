@@ -49,6 +49,8 @@ def facts(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:
 
 def _method(experiment: Experiment) -> dict[str, str]:
     """What the settings say."""
+    from mammo_lib.evaluation.statistics import NOTED
+
     profile, rule = experiment.profile, experiment.profile.evaluation
     patches, whole = profile.patches, profile.globals
     lesions = "Masses, distortions and asymmetries" if profile.asymmetries else "Masses only, as in the paper"
@@ -69,7 +71,8 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
         "uncertainty": f"{rule.confidence:.0%} intervals from {rule.resamples} bootstrap resamples of patients, "
         "DeLong's beside them, by case and by patient; paired differences, Holm's correction.",
-        "clusters": "Cases of a patient are resampled together; centres are not recorded.",
+        "clusters": "Cases of a patient are resampled together; a resample of one class is left out, which tables tell "
+        f"from a share of {NOTED:g} on; centres are not recorded.",
         "threshold": f"A probability of malignancy; malignant at {rule.threshold:g} or more (ours: the paper states "
         "none), and at Youden's threshold chosen on validation cases.",
         "external_test": "None in this run.",

@@ -97,7 +97,7 @@ def test_a_table_shows_its_values_and_no_nan(tmp_path):
 
 
 def test_a_number_with_its_interval_sorts_by_the_number_and_breaks_before_its_bracket(tmp_path):
-    aucs = ["0.861 [0.832, 0.890]", "-0.020 [-0.100, +0.060]", "0.5 [unknown]", "0.76* (+0.1)"]
+    aucs = ["0.861 [0.832, 0.890]", "-0.020 [-0.100, +0.060]", "0.5 [unknown]", "0.76* (+0.1)", "<0.001"]
     table = report.Table("T", pd.DataFrame({"AUC": aucs}))
     path, page = write(tmp_path, report.Section("Results", tables=[table]))
     assert page.rows[1:] == [
@@ -105,12 +105,14 @@ def test_a_number_with_its_interval_sorts_by_the_number_and_breaks_before_its_br
         ["−0.020 [−0.100,\u00a0+0.060]"],
         ["0.5 [unknown]"],
         ["0.76* (+0.1)"],
+        ["<0.001"],
     ]
     assert re.findall(r'data-key="(.*?)" class="(.*?)"', path.read_text(encoding="utf-8")) == [
         ("0.861", "pair"),
         ("-0.020", "pair"),
         ("0.5 [unknown]", "short"),
         ("0.76", "pair"),
+        ("0.001", "short"),
     ]
 
 

@@ -746,3 +746,10 @@ def test_what_delong_cannot_say_takes_no_interval_with_it() -> None:
     assert row["low"] < row["high"]
     assert pd.isna(row["p_delong"])
     assert "resamples hold one class and are left out; DeLong: malignant cases of 1" in row["note"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Float64"])
+def test_no_p_is_shown_as_zero(dtype) -> None:
+    column = pd.Series([0.0001, 0.00099, 0.001, 0.25, None], dtype=dtype)
+    assert export.p_values(column).tolist() == ["<0.001", "<0.001", "0.001", "0.250", ""]
+    assert export.plain(pd.DataFrame({"low": [-0.0001]}))["low"].tolist() == ["0.000"]
