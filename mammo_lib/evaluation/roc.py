@@ -23,28 +23,32 @@ def band(
     label: 1 = malignant; all three of one length. A resample without one of the classes has no curve and is left out;
     statistics.Undefined when fewer than half are usable, or there is one patient only.
     """
-    drawn = (weights for some in statistics.draws(patients, resamples, seed) for weights in some)
     read_off = reader(label, probability)
-    usable = [curve for curve in map(read_off, drawn) if curve is not None]
+    curves = np.concatenate([read_off(weights) for weights in statistics.draws(patients, resamples, seed)])
+    usable = curves[~np.isnan(curves[:, 0])]
     statistics.assure_usable(len(usable), resamples)
     tail = (1 - confidence) / 2
     low, high = np.quantile(usable, [tail, 1 - tail], axis=0)
     return GRID, low, high
 
 
-def reader(label: ArrayLike, probability: ArrayLike) -> Callable[[Array], Array | None]:
-    """A function of case weights (n,): the true positive rate at GRID, straight between the curve's points; None where
-    the weights leave one class."""
+def reader(label: ArrayLike, probability: ArrayLike) -> Callable[[Array], Array]:
+    """A function of case weights (B, n): the true positive rates at GRID, (B, 101), straight between the points of each
+    curve; nan where the weights leave one class."""
     order = np.argsort(-np.asarray(probability, dtype=float), kind="stable")
     scores, malignant = np.asarray(probability)[order], np.asarray(label)[order] == 1
     ends = np.flatnonzero(np.r_[np.diff(scores) != 0, True])  # last case of each group of equal scores
 
-    def read_off(weights: Array) -> Array | None:
-        weight = weights[order]
-        true = np.r_[0, np.cumsum(weight * malignant)[ends]]
-        false = np.r_[0, np.cumsum(weight * ~malignant)[ends]]
-        if true[-1] == 0 or false[-1] == 0:
-            return None
-        return np.interp(GRID, false / false[-1], true / true[-1])
+    def read_off(weights: Array) -> Array:
+        true, false = (_called(weights[:, order] * cases, ends) for cases in (malignant, ~malignant))
+        rates = np.full((len(weights), len(GRID)), np.nan)
+        for row in np.flatnonzero((true[:, -1] > 0) & (false[:, -1] > 0)):
+            rates[row] = np.interp(GRID, false[row] / false[row, -1], true[row] / true[row, -1])
+        return rates
 
     return read_off
+
+
+def _called(weights: Array, ends: NDArray[np.intp]) -> Array:
+    """Weight of what is called malignant, from no case on to all of them: (B, points)."""
+    return np.insert(np.cumsum(weights, axis=1)[:, ends], 0, 0, axis=1)

@@ -8,6 +8,7 @@ cases. DeLong's method takes every case for independent; with patients given, Ob
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,7 @@ from scipy.stats import norm, rankdata
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
-CHUNK = 500_000  # case weights held at once (4 MB, near the processor); bounds memory, changes no result
+CHUNK = 50_000  # case weights held at once; larger blocks are fetched anew from the system each time. Changes no result
 NO_VARIANCE = 1e-15  # rounding leaves +-1e-18 where it is 0; the crossed terms of patients may take it below
 NOTED = 0.001  # ours: a smaller share of resamples that are left out moves no end by a digit that is shown
 LEAST_USABLE = 0.5  # ours: an interval from fewer than half of the resamples would describe the exceptions
@@ -74,18 +75,31 @@ def weighted_auc(label: ArrayLike, probability: ArrayLike, fold: ArrayLike | Non
 
 def _pairs(malignant: NDArray[np.bool_], scores: Array, cases: NDArray[np.intp]) -> Statistic:
     """Pairs of `cases` ranked rightly, and all pairs, under case weights: (2, B)."""
-    order = cases[np.argsort(scores[cases], kind="stable")]
-    positives, negatives = order[malignant[order]], order[~malignant[order]]
+    positives, negatives = _by_score(malignant, scores, cases)
     sides = [np.searchsorted(scores[negatives], scores[positives], side) for side in ("left", "right")]
 
     def pairs(weights: Array) -> Array:
         positive, negative = weights.T[positives], weights.T[negatives]  # a resample a column: whole rows are moved
-        below = np.zeros((len(negatives) + 1, len(weights)))  # weight of the benign cases before each, and of all
-        np.cumsum(negative, axis=0, out=below[1:])
+        below = _running(negative)
         wins = np.sum([np.einsum("pb,pb->b", positive, below[side]) for side in sides], axis=0) / 2  # a tie is a half
         return np.stack([wins, positive.sum(axis=0) * below[-1]])
 
     return pairs
+
+
+def _running(ordered: Array) -> Array:
+    """Of (n, B): the sums of the first 0, 1, ... n rows, (n + 1, B)."""
+    sums = np.zeros((len(ordered) + 1, ordered.shape[1]))
+    np.cumsum(ordered, axis=0, out=sums[1:])
+    return sums
+
+
+def _by_score(
+    malignant: NDArray[np.bool_], scores: Array, cases: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The malignant and the benign of `cases`, each from the least score up."""
+    order = cases[np.argsort(scores[cases], kind="stable")]
+    return order[malignant[order]], order[~malignant[order]]
 
 
 def _folds(cases: int, fold: ArrayLike | None) -> list[NDArray[np.intp]]:
@@ -106,16 +120,15 @@ def weighted_ratio(numerator: ArrayLike, denominator: ArrayLike) -> Statistic:
 
 def weighted_average_precision(label: ArrayLike, probability: ArrayLike) -> Statistic:
     """Average precision under case weights: sum of precision at each observed score times the recall it adds."""
-    scores = np.asarray(probability, dtype=float)
-    order = np.argsort(-scores, kind="stable")
-    malignant = np.asarray(label)[order] == 1
-    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])  # last case of each group of equal scores
+    called = -np.asarray(probability, dtype=float)  # the highest score first
+    positives, negatives = _by_score(np.asarray(label) == 1, called, np.arange(len(called)))
+    ends = [np.searchsorted(called[cases], called[positives], "right") for cases in (positives, negatives)]
 
     def statistic(weights: Array) -> Array:
-        ordered = weights.T[order]  # a resample a column, as in `_pairs`
-        found, called = np.cumsum(ordered * malignant[:, None], axis=0)[ends], np.cumsum(ordered, axis=0)[ends]
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-        return _divide((precision * np.diff(found, axis=0, prepend=0)).sum(axis=0), found[-1])
+        positive, negative = weights.T[positives], weights.T[negatives]  # a resample a column, as in `_pairs`
+        found, false = (_running(some)[end] for some, end in zip((positive, negative), ends, strict=True))
+        precision = np.divide(found, found + false, out=np.zeros_like(found), where=found > 0)
+        return _divide(np.einsum("pb,pb->b", positive, precision), positive.sum(axis=0))
 
     return statistic
 
@@ -169,14 +182,30 @@ def draws(patients: ArrayLike, resamples: int, seed: int) -> Iterator[Array]:
     names, code = np.unique(np.asarray(patients), return_inverse=True)
     if len(names) < 2:
         raise Undefined(f"bootstrap over patients: {len(names)} patient, at least two are needed")
-    generator, rows = np.random.default_rng(seed), max(1, CHUNK // max(len(code), len(names)))
+    times, rows = _times_drawn(len(names), resamples, seed), _rows(len(code))
+    # in memory a resample is a column, as `_pairs` wants it
+    return (times[:, start : start + rows].astype(float)[code].T for start in range(0, resamples, rows))
 
-    def some(count: int) -> Array:
-        chosen = generator.integers(len(names), size=(count, len(names))) + len(names) * np.arange(count)[:, None]
-        times = np.bincount(chosen.ravel(), minlength=chosen.size).reshape(chosen.shape)
-        return times.T.astype(float)[code].T  # in memory a resample is a column, as `_pairs` wants it
 
-    return (some(min(rows, resamples - start)) for start in range(0, resamples, rows))
+@lru_cache(maxsize=4)
+def _times_drawn(patients: int, resamples: int, seed: int) -> NDArray[np.uint8]:
+    """How often each resample draws each patient: (patients, resamples). Kept, for every network is asked of the same.
+
+    A byte holds it: that one patient is drawn 256 times has a chance below 1e-500.
+    """
+    generator, rows = np.random.default_rng(seed), _rows(patients)
+    times = np.empty((patients, resamples), np.uint8)
+    for start in range(0, resamples, rows):
+        part = times[:, start : start + rows]
+        chosen = generator.integers(patients, size=part.T.shape) + patients * np.arange(part.shape[1])[:, None]
+        part[:] = np.bincount(chosen.ravel(), minlength=chosen.size).reshape(chosen.shape).T
+    times.flags.writeable = False
+    return times
+
+
+def _rows(cases: int) -> int:
+    """How many resamples of so many cases are held at once."""
+    return max(1, CHUNK // cases)
 
 
 def assure_usable(usable: int, resamples: int) -> None:
@@ -217,7 +246,7 @@ def bca(replicates: Replicates, confidence: float = 0.95) -> Interval:
 
 def _acceleration(replicates: Replicates) -> float:
     code = replicates.patients
-    count, rows = int(code.max()) + 1, max(1, CHUNK // len(code))
+    count, rows = int(code.max()) + 1, _rows(len(code))
     left_out = np.concatenate(
         [
             replicates.statistic((np.arange(start, min(start + rows, count))[:, None] != code).astype(float))

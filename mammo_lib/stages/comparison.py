@@ -99,14 +99,14 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
 
     Each is written as CSV, LaTeX and HTML to results/. The table of protocols is made when more than one has results.
     """
-    from mammo_lib.evaluation import added, comparisons, export, protocols, radiologist, scores, tables
+    from mammo_lib.evaluation import added, comparisons, radiologist, scores, tables
 
     read = {experiment.seed: _runs(experiment)}  # first, or its absence would not be told
     read |= {other.seed: _runs(other) for other in trained_seeds(experiment) if other.seed != experiment.seed}
     of_seeds = {seed: _whole(experiment, read[seed]) for seed in sorted(read)}
     every_seed = {key: run for seed in of_seeds for key, run in read[seed].items()}
     results, setting = of_seeds[experiment.seed], setting_of(experiment)
-    made = {"questions": comparisons.questions(results, setting), "cited": tables.cited()}
+    made = _asked(experiment, results, setting) | {"cited": tables.cited()}
     if len(of_seeds) > 1:
         made["questions_seeds"] = comparisons.over_seeds(of_seeds, setting)
     for number, stage in enumerate(experiment.profile.main_initial, start=1):
@@ -124,23 +124,40 @@ def evaluate(experiment: Experiment) -> "dict[str, Table]":
         made[f"units_{stage}"] = scores.by_unit(stage, results, setting)
         made[f"intervals_{stage}"] = scores.intervals(stage, results, setting)
         made[f"spread_{stage}"] = scores.spread(stage, every_seed, setting)
+    passing = {"protocols", "questions_seeds", *(f"{name}_{stage}" for name in ("birads", "added") for stage in "PG")}
+    _write(experiment, made, passing)
+    return made
+
+
+def compare(experiment: Experiment) -> None:
+    """Of the tables of `evaluate` those that figures are drawn from: the paired questions, and the protocols."""
+    _write(experiment, _asked(experiment, predictions(experiment), setting_of(experiment)), {"protocols"})
+
+
+def _asked(experiment: Experiment, results: "Results", setting: "Setting") -> "dict[str, Table]":
+    from mammo_lib.evaluation import comparisons, protocols
+
     others = {name: replace(experiment, protocol=name) for name in PROTOCOLS}
     finished = {
         name: results if name == experiment.protocol else predictions(other)
         for name, other in others.items()
         if _any_run(other)
     }
-    if len(finished) > 1:
-        made["protocols"] = protocols.protocols(finished, setting)
-    passing = {"protocols", "questions_seeds", *(f"{name}_{stage}" for name in ("birads", "added") for stage in "PG")}
-    for name in passing - set(made):  # of what is no longer there
+    made = {"questions": comparisons.questions(results, setting)}
+    return made | {"protocols": protocols.protocols(finished, setting)} if len(finished) > 1 else made
+
+
+def _write(experiment: Experiment, made: "dict[str, Table]", passing: set[str]) -> None:
+    """Write every table as CSV, LaTeX and HTML; of `passing`, remove what is not made any more."""
+    from mammo_lib.evaluation import export
+
+    for name in passing - set(made):
         for path in experiment.results.glob(f"{name}.*"):
             path.unlink()
     for name, table in made.items():
         paths.write_table(table.frame, experiment.results / f"{name}.csv")
         paths.write_text(experiment.results / f"{name}.tex", export.to_latex(table, f"tab:{name}"))
         paths.write_text(experiment.results / f"{name}.html", export.to_html(table))
-    return made
 
 
 def _any_run(experiment: Experiment) -> bool:

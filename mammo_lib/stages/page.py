@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mammo_lib import paths
 from mammo_lib.config import EXTRA_LABELS, MASS_MAP, NETWORK_LABELS
 from mammo_lib.stages import facts, sources
-from mammo_lib.stages.comparison import draw_evaluation, evaluate
+from mammo_lib.stages.comparison import compare, draw_evaluation, evaluate
 from mammo_lib.stages.exhibits import Exhibits, notebooks, printed
 from mammo_lib.stages.experiment import Experiment, extra_folder
 from mammo_lib.stages.explanation import (
@@ -53,7 +53,7 @@ def draw_everything(experiment: Experiment) -> list[Path]:
     Curves, comparisons and localisation need results/ alone. Figures that show images need the prepared data and the
     heat maps, and are left as they are on a host that has neither.
     """
-    evaluate(experiment)
+    compare(experiment)
     trained = [stage for stage in experiment.profile.main_initial if any_history(experiment, stage)]
     drawn = [path for stage in trained for path in draw_learning_curves(experiment, stage)]
     drawn += draw_evaluation(experiment)

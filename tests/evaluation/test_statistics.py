@@ -154,6 +154,7 @@ def test_order_of_rows_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch
     whole = statistics.bootstrap(statistics.weighted_auc(label, score), patients, 300, seed=7)
     shuffled = np.random.default_rng(0).permutation(80)
     monkeypatch.setattr(statistics, "CHUNK", 700)
+    statistics._times_drawn.cache_clear()  # or what was drawn in one chunk would serve again
     again = statistics.bootstrap(
         statistics.weighted_auc(label[shuffled], score[shuffled]), patients[shuffled], 300, seed=7
     )

@@ -212,6 +212,15 @@ def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experime
     assert {"localisation.png", "localisation.pdf"} <= drawn
 
 
+def test_figures_come_from_the_predictions_and_not_from_tables_of_before(run: stages.Experiment) -> None:
+    stale, table = run.results / "protocols.csv", run.results / "questions.csv"
+    table.unlink(missing_ok=True)
+    stale.write_text("of a protocol that is gone\n")
+    drawn = {path.stem for path in stages.draw_everything(run)}
+    assert not stale.exists()
+    assert "question_1" in drawn
+
+
 def test_a_notebook_shows_each_question_with_its_own_sentence(
     run: stages.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
