@@ -55,6 +55,10 @@ make_venv() {
     echo "set-up: done"
 }
 
+# torch takes its large arrays on the CPU in huge pages (Linux, where the kernel leaves the choice): a step of ResNet50
+# took 5 % less time, one of VGG16 20 %, for 8 % more memory. Numbers are the same.
+export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}"
+
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && has_package python; then
     echo "environment: the active one, ${VIRTUAL_ENV:-$CONDA_PREFIX}"
     if [ "${VIRTUAL_ENV:-}" = "$PWD/.venv" ] && ! is_fresh; then # in use, so not made anew under its users' feet

@@ -60,6 +60,8 @@ def describe(device: str, packages: Sequence[str]) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{cpu_name()}, {_threads(packages)} of {os.cpu_count()} cores"
+        if "torch" in packages and os.environ.get("THP_MEM_ALLOC_ENABLE") == "1":
+            name += ", torch's arrays in huge pages"
     return f"Device: {name}. Python {platform.python_version()}, {', '.join(filter(None, map(_package, packages)))}."
 
 

@@ -11,10 +11,6 @@ from torch.nn import functional
 
 from mammo_lib import config
 
-# On the CPU a thread warps so many pixels at a time: what is made in between then stays in its cache, which saves about
-# a third of the time (benchmarks/augment.py). The result is the same to the bit.
-PIXELS_AT_ONCE = 2**17
-
 
 def draw(count: int, settings: config.Augmentation, generator: Generator) -> Tensor:
     """Random parameters of `count` samples, float32 (count, 5), on the generator's device.
@@ -57,34 +53,25 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """
     if images.ndim != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(f"images must be (N, S, S), S the same twice, got {tuple(images.shape)}: crop or pad them")
-    if images.device.type != "cpu":
-        return _sample(images, matrices)
-    piece = torch.get_num_threads() * max(1, PIXELS_AT_ONCE // images[0].numel()) if len(images) else 1
-    pieces = zip(images.split(piece), matrices.split(piece), strict=True)
-    return torch.cat([_sample(some_images, some_matrices) for some_images, some_matrices in pieces])
+    grey = images.unsqueeze(1) / 255
+    grid = _grid(matrices, images.shape[-1])
+    return functional.grid_sample(grey, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def normalise(grey: Tensor) -> Tensor:
     """Network input, float (N, 3, S, S): grey, (N, 1, S, S) in 0..1, three times, each (grey - mean) / std.
 
-    Mean and std are `config.NORMALISE_MEAN` and `config.NORMALISE_STD`, a pair for each channel. They enter as plain
-    numbers, because a tensor made here could not be copied to the device while a CUDA graph is captured.
+    Mean and std are `config.NORMALISE_MEAN` and `config.NORMALISE_STD`, a pair for each channel. Their tensors are
+    filled on the device: made of a list they would be copied there, which a CUDA graph cannot capture.
     """
-    channels = grey.repeat(1, 3, 1, 1)
-    for channel, mean, std in zip(channels.unbind(1), config.NORMALISE_MEAN, config.NORMALISE_STD, strict=True):
-        channel.sub_(mean).div_(std)
-    return channels
+    pairs = (config.NORMALISE_MEAN, config.NORMALISE_STD)
+    mean, std = (torch.cat([grey.new_full((1, 1, 1, 1), value) for value in values], dim=1) for values in pairs)
+    return (grey - mean).div_(std)
 
 
 def network_input(images: Tensor) -> Tensor:
     """Images, uint8 (N, S, S), as a network sees them when they are not augmented: float32 (N, 3, S, S)."""
     return normalise(images.unsqueeze(1).float() / 255)
-
-
-def _sample(images: Tensor, matrices: Tensor) -> Tensor:
-    grid = _grid(matrices, images.shape[-1])
-    grey = images.unsqueeze(1) / 255
-    return functional.grid_sample(grey, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _grid(matrices: Tensor, size: int) -> Tensor:

@@ -149,7 +149,6 @@ def test_generator_alone_decides():
 
 @given(count=st.integers(1, 7), size=st.sampled_from([32, 200, 400]))
 def test_a_sample_does_not_depend_on_its_batch(count, size):
-    """Nor on the pieces a batch is cut into."""
     images = torch.from_numpy(noise(count, size))
     matrices = augment.affine_matrices(augment.draw(count, SETTINGS, generator(count)))
     one_by_one = [augment.warp(images[[row]], matrices[[row]]) for row in range(count)]
@@ -186,6 +185,6 @@ def test_other_shapes_are_refused(shape):
 
 def test_warp_of_a_device_is_one_graph():
     """With matrices drawn outside, a captured step holds no Python decision on the data."""
-    warp = torch.compile(lambda *given: augment.normalise(augment._sample(*given)), backend="eager", fullgraph=True)
+    warp = torch.compile(lambda *given: augment.normalise(augment.warp(*given)), backend="eager", fullgraph=True)
     images, matrices = torch.from_numpy(noise()), augment.affine_matrices(augment.draw(5, SETTINGS, generator()))
     assert torch.equal(warp(images, matrices), augment.normalise(augment.warp(images, matrices)))
