@@ -268,7 +268,7 @@ def _differences(rows: pd.DataFrame) -> str:
     from mammo_lib.evaluation.export import with_interval
 
     ordered = rows.sort_values("difference", ignore_index=True)
-    value = with_interval(ordered["difference"], ordered["low"], ordered["high"], "{:+.3f}")
+    value = with_interval(ordered["difference"], ordered["low"], ordered["high"], "{:+.3f}").str.replace("-", "−")
     named = ordered["first"] + " minus " + ordered["second"] + ", by " + ordered["unit"] + ": " + value
     if len(ordered) == 1:
         return f"Difference in AUC, {named[0]}."

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from mammo_lib import paths, stages
-from mammo_lib.evaluation import gradcam, localisation, removal
+from mammo_lib.evaluation import figures, gradcam, localisation, removal
 from mammo_lib.stages import explanation, trainings
 from mammo_lib.training.experiments import Cell
 
@@ -230,6 +231,19 @@ def test_decisions_are_those_of_the_threshold_of_now(explained):
     stricter = replace(explained.profile.evaluation, threshold=0.65)
     changed = replace(explained, profile=replace(explained.profile, evaluation=stricter))
     assert groups(explained) != groups(changed)  # two cases lie between
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_pictures_name_the_fold_they_are_of_where_there_are_others(explained, monkeypatch, folds):
+    [cell] = explanation._explained_cells(explained)
+    monkeypatch.setattr(explanation, "_explained_cells", lambda _: folds * [cell])
+    monkeypatch.setattr(explanation, "lesion_masks", lambda _, rows: [None] * len(rows))  # the fixture has no archive
+    told = {}
+    for name in ("gradcam_samples", "contact_sheet"):
+        monkeypatch.setattr(figures, name, lambda *given, name=name: told.setdefault(name, given[1]) and Figure())
+    stages.draw_explanations(explained)
+    of_fold = ", fold 0" if folds > 1 else ""
+    assert told == dict.fromkeys(("gradcam_samples", "contact_sheet"), explained.sentence + of_fold)
 
 
 def test_a_network_of_other_images_is_not_explained(finished):

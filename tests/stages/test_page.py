@@ -108,7 +108,9 @@ def test_each_question_has_a_sentence_with_its_extremes(run: stages.Experiment, 
     rows = made["questions"].frame.query("question == 'CBAM' and difference.notna()")
     least = rows.loc[rows["difference"].idxmin()]
     assert f"{len(rows)} differences in AUC, {(rows['low'] > 0).sum()} with an interval above 0" in cbam
-    assert f"Least: {least['first']} minus {least['second']}, by {least['unit']}: {least['difference']:+.3f}" in cbam
+    assert least["difference"] < 0
+    value = f"−{-least['difference']:.3f}"
+    assert f"Least: {least['first']} minus {least['second']}, by {least['unit']}: {value}" in cbam
     told = " ".join(others)
     assert "over random weights" in told
     assert "over ImageNet" not in told, "nothing was trained from ImageNet"
