@@ -19,7 +19,7 @@ from mammo_lib.evaluation.figures import BLUE, DOUBLE, GREY, LIGHT, RED, at_leas
 PANELS = {  # title -> questions, by their names in the table
     "Does CBAM help? With CBAM minus without": (CBAM,),
     "Do patches help whole mammograms? With minus without": (OVER_IMAGENET, OVER_SCRATCH),
-    "Do more epochs move these? Longer minus shorter": (LENGTH,),
+    "Does longer training move these? Longer minus shorter": (LENGTH,),
     "Does the split move the AUC? Random minus by patient": (SPLIT,),
     "What does a smaller image cost? Larger minus smaller": (SIZE,),
 }
