@@ -73,6 +73,10 @@ source environment.sh
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # the notebooks use this checkout, whatever the environment holds
 python -m mammo_lib check --profile "$profile" --protocol "$protocol" --seed "$seed" $partial
 
+if [ "$force" = yes ]; then # refuses while another run holds the lock below
+    python -m mammo_lib forget --profile "$profile" --protocol "$protocol"
+fi
+
 # One run of a profile at a time: the lock lives as long as this shell holds file descriptor 9.
 runs="${MAMMO_CBAM_HOME:-$PWD}/runs/$profile"
 mkdir -p "$runs"
@@ -87,9 +91,7 @@ except BlockingIOError:
 except OSError as error:
     sys.exit(f"error: {sys.argv[2]} cannot be locked ({error.strerror}): set MAMMO_CBAM_HOME to a disk with file locks")
 PYTHON
-if [ "$force" = yes ]; then
-    python -m mammo_lib forget --profile "$profile" --protocol "$protocol"
-elif python -m mammo_lib is-current --profile "$profile" --protocol "$protocol" --seed "$seed"; then
+if [ "$force" = no ] && python -m mammo_lib is-current --profile "$profile" --protocol "$protocol" --seed "$seed"; then
     echo "nothing has changed since the last run of profile $profile, protocol $protocol, seed $seed (--force redoes it)"
     exit
 fi

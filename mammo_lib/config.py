@@ -14,9 +14,10 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
     "resnet50": "ResNet50",
     "resnet50_cbam": "ResNet50+CBAM",
 }
+UNCHANGING = ("cbis_ddsm", "reduced", "mini_mias", "phantom")  # sources whose files no user mends
 CBAM_SUFFIX = "_cbam"  # behind the name of a network: the same network with a CBAM
-NETWORKS = tuple(NETWORK_LABELS)  # the paper's: what a profile trains unless it names others
-# Networks that are added get labels here (NETWORK_LABELS |= ...), with CBAM and without; a profile must name them.
+# The paper's: what a profile trains unless it names others. Added networks get labels above; a profile must name them.
+NETWORKS = ("vgg16", "vgg16_cbam", "inception_v3", "inception_v3_cbam", "resnet50", "resnet50_cbam")
 PROPOSED = "resnet50_cbam"
 # Beyond the paper (ours): no networks of the matrix, but rows of the same tables; see Probe and MassMap below.
 PROBE, MASS_MAP = "probe", "mass_map"
@@ -264,7 +265,7 @@ class Profile:
     """One size of the whole experiment: which data, how large, how long. The code path is the same for all."""
 
     name: str
-    source: str  # "phantom", "cbis_ddsm", "reduced", "mini_mias" or "table" (cases.csv in the archive)
+    source: str  # one of stages.sources.SOURCES: of UNCHANGING, or "table" (cases.csv in the archive)
     data: str  # what the data is, in words; shown in every table and under every figure
     archive: str  # folder of the archive, below the data folder
     patches: PatchExtraction = PatchExtraction()

@@ -1,5 +1,6 @@
 """The steps from a shell: one sentence on standard error for what the library foresees, and the exit status."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -89,7 +90,8 @@ def test_what_is_foreseen_is_one_sentence(call: Call, arguments: list[str], sent
 
 def test_the_help_of_run_all_names_every_profile() -> None:
     told = subprocess.run([ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True).stdout
-    assert set(PROFILES) <= set(told.partition("\n  --profile ")[2].partition("\n  --protocol ")[0].split())
+    named = set(told.partition("\n  --profile ")[2].partition("\n  --protocol ")[0].split())
+    assert not set(PROFILES) - named, "give each a line in the help of run_all.sh"
 
 
 def test_an_archive_with_a_hole_stops_unless_a_part_will_do(tmp_path: Path, call: Call) -> None:
@@ -191,13 +193,27 @@ def test_forget_deletes_what_was_made_and_never_an_archive_of_the_user(tmp_path:
     assert not applied.exists(), "other networks' predictions of the cases that were prepared"
 
 
+def test_forget_leaves_a_run_of_run_all_that_is_under_way(tmp_path: Path, call: Call) -> None:
+    """Between two trainings, too: no cell is claimed there, and the lock is that of test_run_all.py."""
+    made = tmp_path / "runs" / "paper" / "official" / "notebooks"
+    made.mkdir(parents=True)
+    with open(tmp_path / "runs" / "paper" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = call("forget", "--profile", "paper")
+        assert refused.returncode == 1
+        assert "a process trains or run_all.sh runs here" in refused.stderr
+        assert made.exists()
+    assert call("forget", "--profile", "paper").returncode == 0
+    assert not made.exists()
+
+
 @pytest.mark.parametrize("lock", [CELL_CLAIM, TRAINING_CLAIM], ids=["a cell", "another training, of tune"])
 def test_forget_leaves_a_training_that_is_under_way(lock: str, tmp_path: Path, call: Call) -> None:
     cell = tmp_path / "runs" / "paper" / "official" / "P" / "resnet50" / "random" / "fold0-seed1"
     with claim(cell, lock):
         done = call("forget", "--profile", "paper")
         assert done.returncode == 1
-        assert f"error: {cell}: a process trains here" in done.stderr
+        assert f"error: {cell}: a process trains or run_all.sh runs here" in done.stderr
         assert cell.exists()
     assert call("forget", "--profile", "paper").returncode == 0
     assert not cell.exists()

@@ -18,8 +18,10 @@ def test_a_second_run_at_once_is_refused(tmp_path: Path, run_all: RunAll) -> Non
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         refused = run_all(tmp_path, "--profile", "tiny")
-    assert refused.returncode == 1
+        by_force = run_all(tmp_path, "--profile", "tiny", "--force")
+    assert (refused.returncode, by_force.returncode) == (1, 1)
     assert "another run of profile tiny is going on" in refused.stderr
+    assert "run_all.sh runs here" in by_force.stderr
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import Profile
+from mammo_lib.config import UNCHANGING, Profile
 from mammo_lib.data import cases as case_tables
 from mammo_lib.data.cropping import Box
 from mammo_lib.data.extraction import VERSION, Findings, ImageJob, Mass, load_findings, load_pixels, run_job
@@ -69,11 +69,11 @@ class PrepareSummary:
 def settings(cases: pd.DataFrame, root: Path, profile: Profile, seed: int) -> dict[str, Any]:
     """What the arrays depend on; `paths.is_done(destination / RECORD, settings)` tells whether they are there.
 
-    The files of a user's own table may still be mended, so their sizes and times of change count too; a published
-    archive's do not: it may be moved, and streamed it is no longer there.
+    Files may still be mended, so their sizes and times of change count too. Those of config.UNCHANGING do not: such an
+    archive may be moved, and streamed it is no longer there.
     """
     table = cases.to_csv(index=False, lineterminator="\n").encode()
-    files = {"files": _files(cases, root)} if profile.source == "table" else {}
+    files = {} if profile.source in UNCHANGING else {"files": _files(cases, root)}
     return files | {
         "patches": paths.plain(profile.patches),
         "globals": paths.plain(profile.globals),

@@ -95,7 +95,10 @@ def _grouped_cv(images: pd.DataFrame, settings: Split, seed: int) -> list[pd.Ser
     for label, name in enumerate(CLASSES):
         count = int((labels == label).sum())
         if count < settings.folds:
-            raise ValueError(f"grouped_cv: {count} {name} patients cannot fill {settings.folds} folds: add cases")
+            raise ValueError(
+                f"grouped_cv: {count} {name} patients cannot fill {settings.folds} folds: add cases, "
+                "or choose another protocol"
+            )
     # The patient's label for each of its images: folds are then even in images and in both kinds of patient.
     patient_label = images["patient_id"].map(labels)
     folds = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=_integer_seed(seed))

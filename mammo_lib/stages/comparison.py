@@ -53,7 +53,9 @@ def _runs(experiment: Experiment) -> "Runs":
         kept = cases[["fold", "side"]].reset_index(drop=True)
         runs[key] = read(path, cases).join(kept)  # in the order of `cases`
     if not runs:
-        raise FileNotFoundError(f"{experiment.published}: no cell is finished: train some first")
+        raise FileNotFoundError(
+            f"{experiment.published}: no cell of seed {experiment.seed} is finished: train some first"
+        )
     return runs
 
 

@@ -98,6 +98,11 @@ def check(experiment: Experiment) -> None:
             f"profile {profile.name} names the network {unknown[0]!r}, which has no label: correct its name, or give "
             "it and its variant with CBAM a label in NETWORK_LABELS of mammo_lib/config.py"
         )
+    if profile.phantom is not None and profile.source != "phantom":
+        raise ValueError(
+            f"profile {profile.name} draws phantoms and has the source {profile.source!r}: give it phantom=None in "
+            "mammo_lib/config.py, or the source 'phantom'"
+        )
     for folder in (places.prepared, experiment.runs, experiment.results, experiment.figures):
         _assure_writable(folder)
     if experiment.protocol == "official" and not source.official:
@@ -142,16 +147,16 @@ def forget(experiment: Experiment) -> None:
 
     Of every seed, with what further steps (probe, map, ...) have made; never an archive that was not drawn here.
     ValueError when the archive was streamed: its originals are gone, and the prepared data is all there is.
-    folder.FolderBusy while something trains.
+    folder.FolderBusy while something trains, or run_all.sh runs.
     """
     from mammo_lib.data import streaming
     from mammo_lib.stages.transferring import TRANSFER
     from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, is_claimed
 
     locks = [lock for name in (CELL_CLAIM, TRAINING_CLAIM) for lock in experiment.runs.rglob(name)]
-    busy = [lock.parent for lock in locks if is_claimed(lock.parent)]
+    busy = [folder for folder in (experiment.runs.parent, *(lock.parent for lock in locks)) if is_claimed(folder)]
     if busy:
-        raise FolderBusy(f"{busy[0]}: a process trains here: wait until it ends, or end it")
+        raise FolderBusy(f"{busy[0]}: a process trains or run_all.sh runs here: wait until it ends, or end it")
     places, made = experiment.places, [experiment.runs, experiment.results, experiment.figures]
     others = [path for path in experiment.runs.parent.glob("*/*/*") if experiment.runs not in path.parents]
     if not others:
@@ -206,7 +211,7 @@ def describe_environment(experiment: Experiment) -> pd.DataFrame:
     facts = {
         "profile": experiment.profile.name,
         "data": experiment.profile.data,
-        "protocol": f"{experiment.protocol}: {PROTOCOLS[experiment.protocol]}",
+        "protocol": f"{experiment.protocol}: {sources.protocol_in_words(experiment.profile, experiment.protocol)}",
         "training seed": experiment.seed,
         "commit": commit() or "unknown",
         "system": platform.platform(),

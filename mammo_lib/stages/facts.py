@@ -17,7 +17,6 @@ from mammo_lib.config import (
     MASS_MAP,
     NETWORK_LABELS,
     PARTS,
-    PROTOCOLS,
     Profile,
     Training,
 )
@@ -67,7 +66,8 @@ def _method(experiment: Experiment) -> dict[str, str]:
         f"{patches.size} x {patches.size} pixels. G: the breast without background, {whole.size} x {whole.size}. "
         "8 bits, grey in three channels, normalised.",
         "predictors": "The pixels of one mammogram, nothing else.",
-        "protocol": f"Protocol {experiment.protocol}: {_protocol(experiment)}.",
+        "protocol": f"Protocol {experiment.protocol}: "
+        f"{sources.protocol_in_words(experiment.profile, experiment.protocol)}.",
         "measures": "Sensitivity, specificity, accuracy, AUC; average precision, Brier score, calibration.",
         "uncertainty": f"{rule.confidence:.0%} intervals from {rule.resamples} bootstrap resamples of patients, "
         "DeLong's beside them, by case and by patient; paired differences, Holm's correction.",
@@ -79,13 +79,6 @@ def _method(experiment: Experiment) -> dict[str, str]:
         "bad_input": "A file that cannot be read and an image without a breast are set aside with the reason.",
         "detail": "config.py holds every setting with its section; run.json of each cell what it was trained with.",
     }
-
-
-def _protocol(experiment: Experiment) -> str:
-    """In words; what "official" means depends on the source."""
-    if experiment.protocol == "official":
-        return sources.of(experiment.profile).official
-    return PROTOCOLS[experiment.protocol]
 
 
 def _models(experiment: Experiment, made: "dict[str, Table]") -> dict[str, str]:

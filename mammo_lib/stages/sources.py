@@ -43,6 +43,11 @@ def of(profile: Profile) -> Source:
     return SOURCES[profile.source]
 
 
+def protocol_in_words(profile: Profile, protocol: str) -> str:
+    """What a split protocol is; "official" is what the profile's source has by that name."""
+    return of(profile).official if protocol == "official" else PROTOCOLS[protocol]
+
+
 def _cbis_ddsm(root: Path, profile: Profile, allow_partial: bool) -> Reading:
     from mammo_lib.data import archive_layouts, cbis_ddsm
 

@@ -380,6 +380,7 @@ def status(experiment: Experiment) -> pd.DataFrame:
     told = table["cell"].map(outcomes(experiment).set_index("cell")["state"])
     settled = told.isin((DIVERGED, NOT_AVAILABLE)) & ~table["state"].isin(("done", "running"))
     table.loc[settled, "state"] = told[settled]
+    table.loc[settled, "seconds_left"] = float("nan")
     stale = [bool(made_otherwise(experiment, cell, experiment.runs)) for cell in cells(experiment)]
     table.loc[stale, "state"] = "stale"
     return table

@@ -19,6 +19,7 @@ RECORD = "run.json"  # written last: the cell is done
 WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes before this one
 TRAINING_CLAIM = ".claim"  # held while a training runs,
 CELL_CLAIM = ".cell"  # and around it until the cell's record is written
+RUN_LOCK = ".lock"  # in the folder of a profile's runs, held by run_all.sh
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
 PAUSES = (0, *[0.02] * 25)  # seconds between attempts: `is_claimed` holds a lock for a moment, longer on a busy machine
 
@@ -63,7 +64,7 @@ def turn(file: Path) -> Iterator[None]:
 
 def is_claimed(folder: Path) -> bool:
     """Whether a live process holds a lock of `folder`."""
-    for lock in filter(Path.exists, (folder / TRAINING_CLAIM, folder / CELL_CLAIM)):
+    for lock in filter(Path.exists, (folder / name for name in (TRAINING_CLAIM, CELL_CLAIM, RUN_LOCK))):
         with open(lock) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
