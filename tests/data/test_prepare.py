@@ -494,9 +494,10 @@ def test_settings_tell_all_that_the_arrays_depend_on(archive, monkeypatch):
         assert different != base
 
 
-def test_files_of_a_users_own_table_that_change_are_noticed(archive, tmp_path):
+@pytest.mark.parametrize("source", ["table", "a new one"])
+def test_files_of_a_users_own_table_that_change_are_noticed(archive, tmp_path, source):
     root, table = archive
-    own = replace(TINY, source="table")
+    own = replace(TINY, source=source)
     prepare.prepare(table, NO_PROBLEMS, root, tmp_path / "out", own, 7)
     image = cv2.imread(str(root / "A1_LEFT_CC.png"), 0)
     cv2.imwrite(str(root / "A1_LEFT_CC.png"), image[:, ::-1])

@@ -97,6 +97,13 @@ def test_a_network_without_a_label_is_refused_at_the_door(tmp_path: Path, monkey
         stages.check(replace(run, profile=replace(run.profile, networks=("vgg16", "densenet"))))
 
 
+def test_phantoms_and_another_source_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = stages.Experiment.of("tiny", "official", 0)
+    with pytest.raises(ValueError, match=r"draws phantoms and has the source 'table': give it phantom=None"):
+        stages.check(replace(run, profile=replace(run.profile, source="table")))
+
+
 def test_a_source_that_nobody_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     run = stages.Experiment.of("own", "grouped_cv", 0)
