@@ -58,6 +58,7 @@ while [ $# -gt 0 ]; do
             declare "${1#--}=$2"
             shift 2
             ;;
+        --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; # as the steps of python -m mammo_lib take it too
         --force) force=yes; shift ;;
         --allow-partial) partial=$1; shift ;;
         -h | --help) usage; exit 0 ;;

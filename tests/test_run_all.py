@@ -28,6 +28,8 @@ def test_a_second_run_at_once_is_refused(tmp_path: Path, run_all: RunAll) -> Non
     ("arguments", "sentence"),
     [
         (["--protocol", "oficial"], "unknown protocol 'oficial': choose one of as_written, official, grouped_cv"),
+        (["--protocol=oficial"], "unknown protocol 'oficial': choose one of as_written, official, grouped_cv"),
+        (["--profil=quick"], "unknown option --profil"),
         (["--profil", "quick"], "unknown option --profil"),
         (["--seed"], "--seed needs a value"),
     ],

@@ -321,7 +321,9 @@ def _where_to_go_on(run: _Run) -> str:
     place = f"from the end of epoch {run.saved}" if run.saved else "from the beginning"
     failure = run.written.exception() if run.written is not None else None
     lost = f" (what came after could not be written: {failure})" if failure is not None else ""
-    return f"interrupted in epoch {len(run.epochs) + 1}: the same call goes on {place}{lost}"
+    count = len(run.epochs)
+    when = f"in epoch {count + 1}" if count < run.settings.max_epochs else "after its last epoch"
+    return f"interrupted {when}: the same call goes on {place}{lost}"
 
 
 def _load_best(run: _Run) -> None:

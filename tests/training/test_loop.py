@@ -249,18 +249,19 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path):
         assert not list((tmp_path / place).glob(".*.part"))
 
 
-def test_an_interrupt_leaves_a_state_to_go_on_from(tmp_path, undisturbed):
+@pytest.mark.parametrize(("epoch", "when"), [(3, "in epoch 4"), (tiny.SETTINGS.max_epochs, "after its last epoch")])
+def test_an_interrupt_leaves_a_state_to_go_on_from(tmp_path, undisturbed, epoch, when):
     lines = []
 
     def interrupt(line):
         lines.append(line)
-        if line.startswith("epoch 3/"):
+        if line.startswith(f"epoch {epoch}/"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         tiny.train(tmp_path, progress=interrupt)
-    assert lines[-1] == "interrupted in epoch 4: the same call goes on from the end of epoch 3"
-    assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 3
+    assert lines[-1] == f"interrupted {when}: the same call goes on from the end of epoch {epoch}"
+    assert checkpoint.load(tmp_path / "last.pt")["epoch"] == epoch
     tiny.train(tmp_path)
     tiny.assert_same_training(tmp_path, undisturbed[0])
 
