@@ -55,8 +55,8 @@ make_venv() {
     echo "set-up: done"
 }
 
-# torch takes its large arrays on the CPU in huge pages (Linux, where the kernel leaves the choice): a step of ResNet50
-# took 5 % less time, one of VGG16 20 %, for 8 % more memory. Numbers are the same.
+# torch takes its large arrays on the CPU in huge pages (Linux, where the kernel leaves the choice): a step takes less
+# time and somewhat more memory, and gives the same numbers.
 export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}"
 
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && has_package python; then

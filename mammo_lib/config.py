@@ -14,7 +14,6 @@ NETWORK_LABELS = {  # Tables 1 and 2, in the order of their rows; "Proposed netw
     "resnet50": "ResNet50",
     "resnet50_cbam": "ResNet50+CBAM",
 }
-UNCHANGING = ("cbis_ddsm", "reduced", "mini_mias", "phantom")  # sources whose files no user mends
 CBAM_SUFFIX = "_cbam"  # behind the name of a network: the same network with a CBAM
 # The paper's: what a profile trains unless it names others. Added networks get labels above; a profile must name them.
 NETWORKS = ("vgg16", "vgg16_cbam", "inception_v3", "inception_v3_cbam", "resnet50", "resnet50_cbam")
@@ -258,6 +257,9 @@ CITED = (  # (system, data, measure, value)
     ("Khan et al. 2019 [14]", "CBIS-DDSM, mass patches of four views", "auc", 0.757),
     ("Li et al. 2019 [15]", "CBIS-DDSM, mass patches", "auc", 0.85),
 )
+
+
+UNCHANGING = ("cbis_ddsm", "reduced", "mini_mias", "phantom")  # sources whose files no user mends
 
 
 @dataclass(frozen=True)
