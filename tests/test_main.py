@@ -16,7 +16,7 @@ from mammo_lib import __main__ as shell
 from mammo_lib import stages
 from mammo_lib.config import PROFILES, get_profile
 from mammo_lib.data import cases
-from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, claim
+from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, at_work, claim
 
 ROOT = Path(__file__).parent.parent
 CELLS = 4 * len(get_profile("tiny").networks)  # one on P, three on G of each
@@ -217,6 +217,20 @@ def test_forget_leaves_a_training_that_is_under_way(lock: str, tmp_path: Path, c
         assert cell.exists()
     assert call("forget", "--profile", "paper").returncode == 0
     assert not cell.exists()
+
+
+def test_forget_leaves_trainings_whose_workers_only_start(tmp_path: Path, call: Call) -> None:
+    """No cell is claimed then. Several processes may train the cells of one protocol."""
+    runs = tmp_path / "runs" / "paper" / "official"
+    (runs / "P").mkdir(parents=True)
+    with at_work(runs), at_work(runs):
+        done = call("forget", "--profile", "paper")
+        assert done.returncode == 1
+        assert f"error: {runs.parent}: another process trains here" in done.stderr
+        assert (runs / "P").exists()
+        assert call("forget", "--profile", "paper", "--protocol", "as_written").returncode == 0
+    assert call("forget", "--profile", "paper").returncode == 0
+    assert not runs.exists()
 
 
 @pytest.mark.parametrize("workers", ["four", "-2", ""])

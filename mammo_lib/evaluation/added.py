@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mammo_lib.evaluation import metrics
 from mammo_lib.evaluation.comparisons import compare
-from mammo_lib.evaluation.export import Table, p_values, text, with_interval
+from mammo_lib.evaluation.export import SIGNED, Table, p_values, text, with_interval
 from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import UNDEFINED, UNIT_OF_BASELINES, Results, Setting, of_lines
 
@@ -127,7 +127,7 @@ def _shown(frame: pd.DataFrame, asked: Sequence[str]) -> pd.DataFrame:
         shown[f"AUC of {ours}"] = text(frame[f"{name}_alone"], "{:.3f}")
         shown[f"AUC of {ours}, with the network"] = text(frame[f"{name}_with_network"], "{:.3f}")
         gain, low, high = (frame[f"{name}_{end}"] for end in ("gain", "low", "high"))
-        shown[f"gain to {ours}"] = with_interval(gain, low, high, "{:+.3f}")
+        shown[f"gain to {ours}"] = with_interval(gain, low, high, SIGNED)
         shown[f"p, {ours}"] = p_values(frame[f"{name}_p"])
     shown["tied"] = text(frame["tied"], "{:.2f}")
     shown["network's AUC among them"] = text(frame["auc_within"], "{:.2f}")

@@ -130,7 +130,7 @@ TABLES = {
         "of the two AUCs at which the difference is significant on the same cases. Least p accuracy: lowest two-sided "
         "exact McNemar p that the two printed accuracies allow at the inferred size, if every case on which the "
         "networks differ went to the better one; blank where none fits.",
-        {"difference": "{:.4f}"},
+        {"difference": "{:.4f}", "least p accuracy": "{:.2g}"},
     ),
 }
 

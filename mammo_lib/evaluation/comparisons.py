@@ -13,7 +13,7 @@ import pandas as pd
 
 from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
-from mammo_lib.evaluation.export import Table, p_values, text, with_interval
+from mammo_lib.evaluation.export import SIGNED, Table, p_values, text, with_interval
 from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import (
     MISSING,
@@ -159,9 +159,9 @@ def over_seeds(results: Mapping[int, Results], setting: Setting) -> Table:
         "other patients, not what training again would give: for that see SD, the standard deviation over the seeds.",
     )
     shown = frame[["question", "stage", "first", "second"]].assign(seed=text(frame["seed"], "{:.0f}"))
-    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
+    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], SIGNED)
     shown["p"] = p_values(frame["p"])
-    shown["mean"] = with_interval(frame["mean_difference"], frame["mean_low"], frame["mean_high"], "{:+.3f}")
+    shown["mean"] = with_interval(frame["mean_difference"], frame["mean_low"], frame["mean_high"], SIGNED)
     shown["SD"] = text(frame["sd_seeds"], "{:.3f}")
     return Table(frame, caption, notes, shown.assign(note=frame["note"]))
 
@@ -292,10 +292,9 @@ def bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting: 
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
-    form = "{:+.3f}"
     shown = frame[["question", "family", "stage", "first", "second"]].copy()
     shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
-    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], form)
+    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], SIGNED)
     for name, label in (
         ("p", "p"),
         ("p_holm", "p Holm"),

@@ -16,6 +16,7 @@ _LATEX = (
 PREAMBLE = r"% \usepackage{booktabs,multirow,graphicx,rotating}"
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"  # never enlarges
 LEAST_P = 0.001  # shown as it is
+SIGNED = "{:+z.3f}"  # of differences; what rounds to nothing is never -0.000
 UPRIGHT = 8  # ours: columns of a table that stands upright
 
 
@@ -28,9 +29,9 @@ class Table:
     notes: tuple[str, ...]
     shown: pd.DataFrame
 
-    def __str__(self) -> str:
-        """Caption and notes, a line each: what stands beside `shown` in a notebook."""
-        return "\n".join((self.caption, *self.notes))
+    def _repr_html_(self) -> str:
+        """What a notebook shows: nothing is cut off, as pandas cuts long cells off."""
+        return to_html(self)
 
 
 def text(column: pd.Series, form: str) -> pd.Series:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mammo_lib.evaluation.export import Table, text, with_interval
+from mammo_lib.evaluation.export import SIGNED, Table, text, with_interval
 from mammo_lib.evaluation.localisation import GROUPS
 from mammo_lib.evaluation.tables import NO_BRACKETS
 
@@ -47,7 +47,7 @@ def against_controls(differences: pd.DataFrame, method: str, interval: str, data
     named = differences.rename(columns={"difference": "mean", "label": "map minus control"})
     caption = f"{method} against the controls, paired by image. {data} Unit: image."
     notes = (interval, f"Positive: {method} is better. p values, not corrected for their number, are in the CSV file.")
-    return _wide(named.assign(group="all"), ["all"], ["map minus control"], caption, notes, "{:+.3f}")
+    return _wide(named.assign(group="all"), ["all"], ["map minus control"], caption, notes, SIGNED)
 
 
 def _wide(

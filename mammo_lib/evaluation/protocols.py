@@ -58,11 +58,11 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame[["stage", "network", "initial", "first", "second"]].copy()
     shown["AUC first"], shown["AUC second"] = text(frame["auc_first"], "{:.3f}"), text(frame["auc_second"], "{:.3f}")
     difference, low, high = (frame[name] * 100 for name in ("difference", "low", "high"))
-    shown["difference, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
+    shown["difference, AUC points"] = with_interval(difference, low, high, "{:+z.1f}")
     shown["p"], shown["patients"] = p_values(frame["p"]), text(frame["patients"], "{:d}")
     shown["in both test sets"] = text(frame["shared_patients"], "{:d}")
     difference, low, high = (frame[f"shared_difference{end}"] * 100 for end in ("", "_low", "_high"))
-    shown["same cases, AUC points"] = with_interval(difference, low, high, "{:+.1f}")
+    shown["same cases, AUC points"] = with_interval(difference, low, high, "{:+z.1f}")
     return shown.assign(note=frame["note"])
 
 

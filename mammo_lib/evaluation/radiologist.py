@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas as pd
 
 from mammo_lib.evaluation.comparisons import compare, joined, paired_difference, tested
-from mammo_lib.evaluation.export import Table, p_values, text, with_interval
+from mammo_lib.evaluation.export import SIGNED, Table, p_values, text, with_interval
 from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import UNIT_OF_BASELINES, Results, Setting, of_lines
 
@@ -86,9 +86,9 @@ def _named(prefix: str, found: Mapping[str, object], names: Sequence[str]) -> di
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame[["network", "initial"]].rename(columns={"initial": "initial weights"})
     shown["AUC"], shown["AUC of BI-RADS"] = text(frame["auc"], "{:.3f}"), text(frame["auc_birads"], "{:.3f}")
-    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], "{:+.3f}")
+    shown["difference"] = with_interval(frame["difference"], frame["low"], frame["high"], SIGNED)
     shown["p"] = p_values(frame["p"])
     for heading, prefix in (("called back", "called_back"), ("0 as 4", "zero_as_four")):
         value, low, high = (frame[f"{prefix}_{name}"] for name in _GAP)
-        shown[heading] = with_interval(value, low, high, "{:+.3f}")
+        shown[heading] = with_interval(value, low, high, SIGNED)
     return shown.assign(note=frame["note"])

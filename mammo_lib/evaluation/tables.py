@@ -15,7 +15,7 @@ import pandas as pd
 from mammo_lib import config
 from mammo_lib.evaluation import metrics, statistics
 from mammo_lib.evaluation.baselines import LABELS as BASELINE_LABELS
-from mammo_lib.evaluation.export import Table, plain, text, with_interval
+from mammo_lib.evaluation.export import SIGNED, Table, plain, text, with_interval
 
 Key = tuple[str, str, str]  # (stage, network, initial)
 Results = Mapping[Key, pd.DataFrame]
@@ -225,7 +225,7 @@ def _notes(frame: pd.DataFrame, is_any_printed: bool, setting: Setting) -> tuple
     ]
     if is_any_printed:
         difference = "Difference: ours minus printed, blank where the paper prints no such row. "
-        notes.insert(1, difference + "* The printed value lies outside our interval.")
+        notes.insert(1, difference + "* The printed value lies outside our interval; no star where we have none.")
     if (frame["block"] == "baseline").any():
         notes.append(
             "Baselines have one score per mass, also where the table counts patches. Prevalence calls every mass what "
@@ -253,7 +253,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
         outside = frame[f"{name}_printed_inside"].eq(False).fillna(False)
         shown[(label, "Ours")] = with_interval(frame[name], frame[f"{name}_low"], frame[f"{name}_high"])
         shown[(label, "Printed")] = text(frame[f"{name}_printed"], "{:.4f}") + outside.map({True: "*", False: ""})
-        shown[(label, "Difference")] = text(frame[f"{name}_difference"], "{:+.3f}")
+        shown[(label, "Difference")] = text(frame[f"{name}_difference"], SIGNED)
     return pd.DataFrame(shown)
 
 

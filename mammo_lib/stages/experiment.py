@@ -151,25 +151,26 @@ def forget(experiment: Experiment) -> None:
     """
     from mammo_lib.data import streaming
     from mammo_lib.stages.transferring import TRANSFER
-    from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, is_claimed
+    from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, deserted, is_claimed
 
-    locks = [lock for name in (CELL_CLAIM, TRAINING_CLAIM) for lock in experiment.runs.rglob(name)]
-    busy = [folder for folder in (experiment.runs.parent, *(lock.parent for lock in locks)) if is_claimed(folder)]
-    if busy:
-        raise FolderBusy(f"{busy[0]}: a process trains or run_all.sh runs here: wait until it ends, or end it")
-    places, made = experiment.places, [experiment.runs, experiment.results, experiment.figures]
-    others = [path for path in experiment.runs.parent.glob("*/*/*") if experiment.runs not in path.parents]
-    if not others:
-        if (places.archive / streaming.CASES).exists():
-            raise ValueError(
-                f"{places.prepared}: made from a streamed archive whose originals are gone: delete it by hand"
-            )
-        made += [places.prepared, places.demo, places.results(TRANSFER)]
-        made += [places.archive] if experiment.profile.phantom else []
-    places.report.unlink(missing_ok=True)
-    for folder in made:
-        if folder.exists():
-            shutil.rmtree(folder)
+    with deserted(experiment.runs):
+        locks = [lock for name in (CELL_CLAIM, TRAINING_CLAIM) for lock in experiment.runs.rglob(name)]
+        busy = [folder for folder in (experiment.runs.parent, *(lock.parent for lock in locks)) if is_claimed(folder)]
+        if busy:
+            raise FolderBusy(f"{busy[0]}: a process trains or run_all.sh runs here: wait until it ends, or end it")
+        places, made = experiment.places, [experiment.runs, experiment.results, experiment.figures]
+        others = [path for path in experiment.runs.parent.glob("*/*/*") if experiment.runs not in path.parents]
+        if not others:
+            if (places.archive / streaming.CASES).exists():
+                raise ValueError(
+                    f"{places.prepared}: made from a streamed archive whose originals are gone: delete it by hand"
+                )
+            made += [places.prepared, places.demo, places.results(TRANSFER)]
+            made += [places.archive] if experiment.profile.phantom else []
+        places.report.unlink(missing_ok=True)
+        for folder in made:
+            if folder.exists():
+                shutil.rmtree(folder)
 
 
 @contextmanager

@@ -258,10 +258,10 @@ def answers(experiment: Experiment, made: "dict[str, Table]") -> list[str]:
 
 def _differences(rows: pd.DataFrame) -> str:
     """The one difference in AUC, or the least and the most of several and how many have an interval without 0."""
-    from mammo_lib.evaluation.export import with_interval
+    from mammo_lib.evaluation.export import SIGNED, with_interval
 
     ordered = rows.sort_values("difference", ignore_index=True)
-    value = with_interval(ordered["difference"], ordered["low"], ordered["high"], "{:+.3f}").str.replace("-", "−")
+    value = with_interval(ordered["difference"], ordered["low"], ordered["high"], SIGNED).str.replace("-", "−")
     named = ordered["first"] + " minus " + ordered["second"] + ", by " + ordered["unit"] + ": " + value
     if len(ordered) == 1:
         return f"Difference in AUC, {named[0]}."

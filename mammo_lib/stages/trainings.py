@@ -17,7 +17,7 @@ from mammo_lib.config import PARTS, Profile, Training
 from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import ARRAY, load, parts, prepared, split_file
 from mammo_lib.stages.experiment import Experiment, default_device
-from mammo_lib.training.folder import BEST, CELL_CLAIM, HISTORY, RECORD, WARM_UP, claim, turn
+from mammo_lib.training.folder import BEST, CELL_CLAIM, HISTORY, RECORD, WARM_UP, at_work, claim, turn
 
 if TYPE_CHECKING:
     from mammo_lib.models.networks import Classifier
@@ -56,14 +56,15 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
     prepared(experiment)  # what all need is said once
     split_file(experiment)
     print(f"{len(wanted)} cells of profile {experiment.profile.name} on {records.device_name(default_device())}")
-    outcomes = experiments.run(
-        wanted,
-        partial(train_cell, experiment),
-        executor,
-        folder=experiment.runs,
-        expected={WeightsNotAvailable: experiments.NOT_AVAILABLE, loop.TrainingDiverged: experiments.DIVERGED},
-        decided=partial(_publish, experiment),
-    )
+    with at_work(experiment.runs):
+        outcomes = experiments.run(
+            wanted,
+            partial(train_cell, experiment),
+            executor,
+            folder=experiment.runs,
+            expected={WeightsNotAvailable: experiments.NOT_AVAILABLE, loop.TrainingDiverged: experiments.DIVERGED},
+            decided=partial(_publish, experiment),
+        )
     return pd.concat([_row(outcome, experiment) for outcome in outcomes], ignore_index=True)
 
 

@@ -20,6 +20,7 @@ WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes
 TRAINING_CLAIM = ".claim"  # held while a training runs,
 CELL_CLAIM = ".cell"  # and around it until the cell's record is written
 RUN_LOCK = ".lock"  # in the folder of a profile's runs, held by run_all.sh
+_WORK = ".{}.work"  # beside the folder that is at work, not in it: it outlives what `forget` deletes
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
 PAUSES = (0, *[0.02] * 25)  # seconds between attempts: `is_claimed` holds a lock for a moment, longer on a busy machine
 
@@ -35,19 +36,42 @@ def claim(folder: Path, lock: str = TRAINING_CLAIM) -> Iterator[None]:
     The claim is a lock of the operating system: it ends with the process, however that ends. What a killed process
     left half-written is removed; other steps may be writing here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / lock, "a") as file:
-        if not any(_held(file, pause) for pause in PAUSES):
-            raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it")
+    with _locked(folder, lock, fcntl.LOCK_EX):
         paths.remove_parts(folder)
         yield
 
 
-def _held(file: IO[str], pause: float) -> bool:
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Say that this process trains somewhere below `folder`, others may too; FolderBusy while it is `deserted`.
+
+    Held from the first to the last of its cells, also while their processes start and none is claimed yet.
+    """
+    with _locked(folder.parent, _WORK.format(folder.name), fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def deserted(folder: Path) -> Iterator[None]:
+    """Hold `folder` with nobody `at_work` in it; FolderBusy when somebody is."""
+    with _locked(folder.parent, _WORK.format(folder.name), fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, lock: str, kind: int) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / lock, "a") as file:
+        if not any(_held(file, kind, pause) for pause in PAUSES):
+            raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it")
+        yield
+
+
+def _held(file: IO[str], kind: int, pause: float) -> bool:
     """Whether the lock could be had, after `pause` seconds."""
     time.sleep(pause)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import HTMLFormatter
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -222,6 +223,21 @@ def test_html_is_well_formed_and_escaped() -> None:
     assert len(pd.read_csv(StringIO(table.frame.to_csv(index=False)))) == 6
 
 
+def test_a_notebook_shows_a_table_whole() -> None:
+    """pandas by itself cuts cells off at 50 characters."""
+    note = "seed 1 has no " + "very " * 40 + "long name"
+    shown = pd.DataFrame({"first": ["VGG16"], "note": [note]})
+    formatter = HTMLFormatter()
+    assert note not in formatter(shown)
+    seen = formatter(export.Table(shown, "A caption.", ("What is counted.",), shown))
+    assert all(text in seen for text in (note, "A caption.", "What is counted."))
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    low, value, high = (pd.Series([number]) for number in (-0.0312, -0.0001, 0.0004))
+    assert list(export.with_interval(value, low, high, export.SIGNED)) == ["+0.000 [-0.031, +0.000]"]
+
+
 def test_further_scores_count_the_same_cases() -> None:
     frame = scores.scores("G", results(), SETTING).frame
     row = frame.query("network == 'ResNet50' and initial == 'Patch data'").iloc[0]
@@ -392,7 +408,7 @@ def test_a_table_without_printed_rows_promises_none() -> None:
     assert not any(promise in words for promise in ("beside the values printed", "ours minus printed", "*"))
     beside = tables.published("P", results(), SETTING)
     assert "ours beside the values printed by Xu et al. 2021" in beside.caption
-    assert "* The printed value lies outside our interval." in " ".join(beside.notes)
+    assert "* The printed value lies outside our interval; no star where we have none." in " ".join(beside.notes)
 
 
 def test_questions_are_paired_and_corrected_within_their_family() -> None:

@@ -19,9 +19,9 @@ from mammo_lib import paths, stages
 from mammo_lib.evaluation import figures, figures_curves
 from mammo_lib.models import networks
 from mammo_lib.stages import trainings
-from mammo_lib.training import loop
+from mammo_lib.training import experiments, loop
 from mammo_lib.training.experiments import UNFINISHED, Cell, Outcome
-from mammo_lib.training.folder import turn
+from mammo_lib.training.folder import FolderBusy, turn
 from mammo_lib.training.loop import TrainingDiverged
 from mammo_lib.training.schedule import Epoch
 
@@ -53,6 +53,25 @@ def test_a_cell_that_diverged_is_told_and_its_child_has_no_weights(
     shown = stages.status(experiment).set_index("cell")
     names = ["P/vgg16/scratch/fold0-seed0", "G/vgg16/patch/fold0-seed0", "P/resnet50/scratch/fold0-seed0"]
     assert shown.loc[names, "state"].tolist() == ["diverged", "not available", "waiting"]
+
+
+def test_nothing_is_deleted_while_the_processes_of_the_first_cells_start(
+    tmp_path: Path, trained_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained_home / "data", tmp_path / "data")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    experiment = stages.Experiment.of("tiny", "official", 0)
+
+    def start(wanted: list[Cell], *_: object, **__: object) -> list[Outcome]:
+        with pytest.raises(FolderBusy, match="another process trains here"):
+            stages.forget(experiment)
+        return [Outcome(cell, "skipped") for cell in wanted]
+
+    monkeypatch.setattr(experiments, "run", start)
+    assert stages.train(experiment, "P/vgg16/scratch/*")["state"].tolist() == ["skipped"]
+    assert experiment.places.prepared.exists()
+    stages.forget(experiment)
+    assert not experiment.places.prepared.exists()
 
 
 def test_a_cell_of_other_settings_is_stale(
