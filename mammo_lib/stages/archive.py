@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ARRAY = {"P": "patches", "G": "globals"}
 MASSES = "masses.csv"
+PROBLEMS = "problems.csv"
 NEAR_DUPLICATES = "near_duplicates.csv"
 STREAMED = (  # at the end of a message that tells to prepare again
     "; this archive was streamed, its originals were not kept: `python -m mammo_lib download --stream --yes` in place "
@@ -151,7 +152,11 @@ def _publish_parts(experiment: Experiment) -> None:
         table = parts(experiment, stage)
         kept = [name for name in EXPECTED_COLUMNS if name in table]
         paths.write_table(table.loc[table["part"] != "train", kept], experiment.results / f"expected_{stage}.csv")
-    cases = read_table(experiment.places.prepared / "cases.csv")
+    prepared = experiment.places.prepared
+    problems = read_table(prepared / PROBLEMS)
+    told = problems.assign(reason=problems["reason"].map(experiment.public))
+    paths.write_table(told, experiment.results / PROBLEMS)
+    cases = read_table(prepared / "cases.csv")
     placed = parts(experiment, "G")[["image_id", "fold", "part"]]
     of_images = cases.filter(regex=r"_path$|^box_").columns  # of no use without them
     theirs = placed.columns.drop("image_id")  # a user's table may have columns of these names
@@ -229,7 +234,7 @@ def integrity(experiment: Experiment) -> pd.DataFrame:
     from mammo_lib.data import integrity as room
 
     archive, pairs = read_archive(experiment), experiment.results / NEAR_DUPLICATES
-    prepared = experiment.places.prepared / "problems.csv"  # begins with what the source set aside
+    prepared = experiment.places.prepared / PROBLEMS  # begins with what the source set aside
     problems = read_table(prepared) if prepared.exists() else archive.problems
     official = experiment.profile.source in SAME_PATIENTS
     found = read_table(pairs) if pairs.exists() else None

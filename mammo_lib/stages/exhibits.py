@@ -100,7 +100,7 @@ class Exhibits:
         """The file of this name in the first of the folders with results that has it, or nothing."""
         places = self.experiment.places
         results = self.experiment.results, extra_folder(self.experiment, MASS_MAP)
-        folders = *results, places.root / "results" / "published", places.prepared
+        folders = *results, places.root / "results" / "published"
         return [folder / name for folder in folders if (folder / name).exists()][:1]
 
 

@@ -72,6 +72,15 @@ class Experiment:
     def figures(self) -> Path:
         return self.places.figures / self.protocol
 
+    def public(self, message: str) -> str:
+        """The message without the folders of this machine: it goes into results/, which people share."""
+        places = self.places
+        named = {places.weights: "$MAMMO_CBAM_WEIGHTS", places.archive: "$MAMMO_CBAM_ARCHIVE"}
+        for folder, name in named.items():
+            if not folder.is_relative_to(places.root):
+                message = message.replace(str(folder), name)
+        return message.replace(f"{places.root}/", "").replace(str(Path.home()), "~")
+
     def command(self, step: str) -> str:
         """How a step is run, in words for a message: from a shell, or by its notebook."""
         notebook = {"prepare": "01", "split": "01", "train": "02 and 03"}[step]

@@ -22,7 +22,7 @@ from mammo_lib.config import (
 )
 from mammo_lib.data.cases import set_aside
 from mammo_lib.stages import sources
-from mammo_lib.stages.archive import MASSES
+from mammo_lib.stages.archive import MASSES, PROBLEMS
 from mammo_lib.stages.experiment import Experiment, read_table
 from mammo_lib.stages.explanation import is_measured
 
@@ -147,10 +147,11 @@ def _records(experiment: Experiment) -> dict[str, str]:
     """What the files of the run say of its data and its machine."""
     from mammo_lib.training.records import commit
 
-    results, prepared = experiment.results, experiment.places.prepared
+    results = experiment.results
     version = importlib.metadata.version("mammo-cbam")
-    code = f"Code: MIT licence, version {version}, commit {commit() or 'unknown'}."
-    found = {"availability": f"{code} Trained networks: best.pt of each cell, kept by who trained it."}
+    code = f"Code: MIT licence, version {version}; tables and page: commit {commit() or 'unknown'}, each training: that"
+    kept = "Trained networks: best.pt of each cell, kept by who trained it."
+    found = {"availability": f"{code} in its run.json. {kept}"}
     if (results / MASSES).exists():
         found |= _parts(read_table(results / MASSES))
     if (results / "leakage.csv").exists():
@@ -159,8 +160,8 @@ def _records(experiment: Experiment) -> dict[str, str]:
         found["leakage"] = f"Test cases whose patient is in training: {'; '.join(shares)}."
     if (results / "integrity.csv").exists():
         found["checks"] = _checks(pd.read_csv(results / "integrity.csv", dtype=str, keep_default_na=False))
-    if (prepared / "problems.csv").exists():
-        found["missing"] = _set_aside(prepared / "problems.csv")
+    if (results / PROBLEMS).exists():
+        found["missing"] = _set_aside(results / PROBLEMS)
         if "flow" in found:
             found["flow"] += f" {found['missing']}"
     if (results / "environment.csv").exists():

@@ -20,7 +20,7 @@ from mammo_lib.stages.explanation import (
     tables_of_maps,
 )
 from mammo_lib.stages.mapping import SHOWN as MAP
-from mammo_lib.stages.pictures import draw_data
+from mammo_lib.stages.pictures import draw_images, draw_work_flow
 from mammo_lib.stages.published import audit
 from mammo_lib.stages.trainings import any_history, draw_learning_curves
 
@@ -56,9 +56,9 @@ def draw_everything(experiment: Experiment) -> list[Path]:
     compare(experiment)
     trained = [stage for stage in experiment.profile.main_initial if any_history(experiment, stage)]
     drawn = [path for stage in trained for path in draw_learning_curves(experiment, stage)]
-    drawn += draw_evaluation(experiment)
+    drawn += draw_evaluation(experiment) + draw_work_flow(experiment)
     if (experiment.places.prepared / "prepare.json").exists():
-        drawn += draw_data(experiment)
+        drawn += draw_images(experiment)
     if has_maps(experiment):
         drawn += draw_explanations(experiment)
     elif is_measured(experiment):
@@ -103,7 +103,6 @@ def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Ma
             stored=("leakage", "integrity", "problems"),
             folded=True,
             figures=("fig1_work_flow", "fig2_views", "fig3_patch_and_global"),
-            drawable=(experiment.places.prepared / "prepare.json").exists(),
             files=("near_duplicates",),
         ),
         *(

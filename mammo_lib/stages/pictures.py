@@ -27,6 +27,19 @@ HEIGHT = 900  # ours: pixels of a whole mammogram in a figure, about what a jour
 
 def draw_data(experiment: Experiment) -> list[Path]:
     """Fig. 1 to Fig. 3 as files in figures/; the line below each says whether it shows patients or phantoms."""
+    return draw_work_flow(experiment) + draw_images(experiment)
+
+
+def draw_work_flow(experiment: Experiment) -> list[Path]:
+    """Fig. 1, which needs no image."""
+    from mammo_lib.evaluation import figures
+
+    figure = figures.work_flow(work_flow(experiment.profile), experiment.profile.data)
+    return figures.save(figure, experiment.places.figures, "fig1_work_flow")
+
+
+def draw_images(experiment: Experiment) -> list[Path]:
+    """Fig. 2 and Fig. 3, from prepared images."""
     from mammo_lib.data import cases
     from mammo_lib.evaluation import figures
 
@@ -37,7 +50,6 @@ def draw_data(experiment: Experiment) -> list[Path]:
         for (side, view), rows in _views_of_one_patient(masses).items()
     ]
     drawn = {
-        "fig1_work_flow": figures.work_flow(work_flow(experiment.profile), experiment.profile.data),
         "fig2_views": figures.four_views(views, data),
         "fig3_patch_and_global": figures.patch_and_global(*_steps(root, prepared, masses), data),
     }

@@ -69,18 +69,8 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
 
 
 def _row(outcome: "Outcome", experiment: Experiment) -> pd.DataFrame:
-    message = _public(outcome.message, experiment)
+    message = experiment.public(outcome.message)
     return pd.DataFrame([{"cell": outcome.cell.name, "state": outcome.state, "message": message}])
-
-
-def _public(message: str, experiment: Experiment) -> str:
-    """The message without the folders of this machine: it goes into results/, which people share."""
-    places = experiment.places
-    named = {places.weights: "$MAMMO_CBAM_WEIGHTS", places.archive: "$MAMMO_CBAM_ARCHIVE"}
-    for folder, name in named.items():
-        if not folder.is_relative_to(places.root):
-            message = message.replace(str(folder), name)
-    return message.replace(f"{places.root}/", "").replace(str(Path.home()), "~")
 
 
 def train_cell(experiment: Experiment, cell: "Cell") -> "Outcome":

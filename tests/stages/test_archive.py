@@ -185,6 +185,11 @@ def test_what_preparing_set_aside_is_in_the_integrity_table(
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     run = replace(experiment, allow_partial=True)
     assert prepare(run).set_aside == 1
+    at_random = replace(run, protocol="as_written")
+    stages.split(at_random)
+    told = pd.read_csv(at_random.results / "problems.csv", dtype=str)
+    assert told["id"].tolist() == ["001"]
+    assert str(tmp_path) not in told["reason"].iloc[0]
     findings = stages.integrity(run).set_index("name")
     assert findings.loc["masses set aside", ["found", "ids"]].tolist() == [1, "001"]
 

@@ -1,6 +1,7 @@
 """The page of a run whose cells are made up: complete whatever is there, nothing dangling, its facts the files' own."""
 
 import re
+import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -212,6 +213,23 @@ def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experime
         path.unlink()
         cases.unlink()
     assert {"localisation.png", "localisation.pdf"} <= drawn
+
+
+def test_a_clone_without_images_tells_what_was_set_aside_and_draws_what_needs_none(
+    run: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the repository holds of a run is in results/."""
+    shutil.copytree(run.results, tmp_path / "results" / "tiny" / "official")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    problem = {"stage": "read", "id": "01", "file": "1.png", "reason": "no image"}
+    pd.DataFrame([problem]).to_csv(run.results / "problems.csv", index=False)
+    drawn = {path.stem for path in stages.draw_everything(run)}
+    assert "fig1_work_flow" in drawn
+    assert "fig2_views" not in drawn
+    data = page.report(run).read_text(encoding="utf-8").partition('<h2 id="data">')[2].partition("<h2")[0]
+    assert "Set aside with the reason: 1;" in data
+    assert "no image" in data
+    assert "Fig. 1 of the paper" in data
 
 
 def test_figures_come_from_the_predictions_and_not_from_tables_of_before(run: stages.Experiment) -> None:
