@@ -38,6 +38,9 @@ GLOW_DEPTH = 2  # pixels from the edge; a border that is no longer bright there 
 GLOW_SPREAD = 0.1  # of grey, that varies so much along the edge
 BORDER_WHITE = 0.95  # of grey: clear film, brighter than tissue
 CLEAR_SHARE = 0.85  # of the edge
+WHITE_GROUND = 0.95  # of grey: the commonest one of a negative; breasts that fill the film have a darker one, and
+WHITE_LEVEL, DARK_LEVEL = 0.9, 0.4  # of grey: of a negative, more is brighter than the first than darker than the other
+WHITE_EXCESS = 1.2  # by so many times. Of 1707 films of both archives this refuses none, and 1706 of their negatives
 BORDER_SHARE = 0.15  # of the edge; fewer bright lines may be a label
 
 
@@ -49,12 +52,13 @@ def coarse_mask(image: Pixels) -> tuple[Mask, int]:
     """Where the breast is, nipple and a narrow rim of background included, labels and film borders not.
 
     A mask, bool, on the reduced copy, and how many pixels of the image one of its pixels is (each way). NoBreastError
-    for an image that is blank, noise, smaller than 64 pixels, or shows nothing as large as a breast.
+    for an image that is blank, noise, a negative, smaller than 64 pixels, or shows nothing as large as a breast.
     """
     if min(image.shape) < LEAST_SIDE:
         raise NoBreastError(f"an image of {image.shape[1]} x {image.shape[0]} pixels is too small to show a breast")
     grey, factor = _reduce(image)
     film = _film(grey)
+    _refuse_negative(grey[film])
     mask = np.zeros(grey.shape, np.bool_)
     mask[film] = _segment(grey[film], max(grey.shape))
     if mask.mean() < LEAST_AREA:
@@ -89,6 +93,14 @@ def _film(grey: Grey) -> tuple[slice, slice]:
     if min(rows.size, columns.size) < LEAST_SIDE // 2:
         raise NoBreastError("no breast found: nothing but a small bright spot on black")
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _refuse_negative(grey: Grey) -> None:
+    """NoBreastError when the background is white: all of it would be taken for breast."""
+    counts, edges = np.histogram(grey, bins=50, range=(0, 1))
+    white, dark = (grey >= WHITE_LEVEL).mean(), (grey < DARK_LEVEL).mean()
+    if edges[counts.argmax()] >= WHITE_GROUND and white > WHITE_EXCESS * dark:
+        raise NoBreastError("no breast found: the background is white, as in a negative: invert the image's values")
 
 
 def _segment(grey: Grey, length: int) -> Mask:

@@ -100,6 +100,21 @@ def test_image_without_a_breast_is_refused(image):
         global_image(image, [], SETTINGS)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_negative_is_refused_with_the_way_out(dtype):
+    image = film(dtype)[0]
+    with pytest.raises(NoBreastError, match="the background is white, as in a negative: invert the image's values"):
+        global_image(np.iinfo(dtype).max - image, [], SETTINGS)
+
+
+def test_a_breast_that_fills_a_bright_film_is_no_negative():
+    """As mdb152 of mini-MIAS: little background, much bright tissue, but no one grey is its commonest by far."""
+    y, x = np.ogrid[:500, :400]
+    tissue = 0.6 + 0.3 * (1 - x / 400) + np.random.default_rng(0).normal(0, 0.02, (500, 400))
+    image = np.where(((y - 250) / 300) ** 2 + (x / 390) ** 2 < 1, tissue, 0.01)
+    assert breast_mask((np.clip(image, 0, 1) * 255).astype(np.uint8))[100:400, 50:300].all()
+
+
 @pytest.mark.parametrize("turns", range(4))
 def test_a_glow_beside_the_breast_costs_no_tissue(turns):
     """Fogged film along the chest wall brightens breast and background alike; there is no border to cut."""
@@ -359,3 +374,5 @@ def test_real_mammograms_lose_label_and_border_and_keep_the_nipple(name):
     if "malign" in name:  # scanned with the white border in
         assert not mask[:20].any()
         assert not mask[-20:].any()
+    with pytest.raises(NoBreastError, match="as in a negative"):
+        coarse_mask(image.max() - image)
