@@ -57,6 +57,7 @@ LARGEST = 100_000  # pixels; ours: no image has as many on a side
 _SHOWN = 3  # problems that an error message names
 _NOTHING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what programs write for a blank cell, in small letters
 
+ASSESSMENTS = ("0", "1", "2", "3", "4", "5")  # BI-RADS
 ALLOWED = {
     "side": ("LEFT", "RIGHT"),
     "view": ("CC", "MLO"),
@@ -205,6 +206,9 @@ def check(frame: pd.DataFrame, where: str) -> None:
     for column, allowed in ALLOWED.items():
         known = ", ".join(value or "blank" for value in allowed)
         _refuse(~text[column].isin(allowed), text, column, f"must be one of: {known}", where)
+    if (text["assessment"] != "").any():  # BI-RADS alone is a baseline: of some masses only it would stop there
+        known = f"must be one of {', '.join(ASSESSMENTS)}, for every mass, or blank for all of them"
+        _refuse(~text["assessment"].isin(ASSESSMENTS), text, "assessment", known, where)
     for column in text.columns.intersection(PATHS):
         _refuse(text[column].map(leaves_archive), text, column, "must be relative to the archive, without ..", where)
     _check_box_values(text, where)

@@ -13,7 +13,6 @@ from mammo_lib.data import cases
 
 TABLE = "cases.csv"
 SLASHES = " (write / in place of \\)"
-ASSESSMENTS = ("0", "1", "2", "3", "4", "5")  # BI-RADS
 
 
 def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -24,7 +23,6 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     ValueError, naming row and column, when the table is none.
     """
     table = cases.read(root / TABLE)
-    _check_assessments(table, root / TABLE)
     _check_masks(table, root / TABLE)
     _check_patients(table, root / TABLE)
     _check_pathology(table, root / TABLE)
@@ -35,17 +33,6 @@ def case_table(root: Path, allow_partial: bool = False) -> tuple[pd.DataFrame, p
     cases.require_complete(missing, len(table), root, allow_partial)
     there = table[~table["mass_id"].isin([row["id"] for row in missing])].reset_index(drop=True)
     return there, cases.problem_table(missing)
-
-
-def _check_assessments(table: pd.DataFrame, path: Path) -> None:
-    """BI-RADS alone is a baseline: a table with an assessment of some masses would stop where it is measured."""
-    known = table["assessment"].isin(ASSESSMENTS)
-    if (table["assessment"] != "").any() and not known.all():
-        row = table[~known].iloc[0]
-        raise ValueError(
-            f"{path}: mass_id {row['mass_id']!r}: assessment {row['assessment']!r} must be one of "
-            f"{', '.join(ASSESSMENTS)}, for every mass, or blank for all of them"
-        )
 
 
 def _check_masks(table: pd.DataFrame, path: Path) -> None:

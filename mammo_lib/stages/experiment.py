@@ -129,10 +129,12 @@ def check(experiment: Experiment) -> None:
 
 def _try_split(experiment: Experiment) -> None:
     """Read and split an archive, which takes no pixel, before hours go into its images."""
+    from mammo_lib.data import cases as case_tables
     from mammo_lib.data import splits
 
     profile, root = experiment.profile, experiment.places.archive
     layout, cases, _ = sources.of(profile).read(root, profile, experiment.allow_partial)
+    case_tables.check(cases, f"{root} ({layout})")
     patches = cases.assign(patch_id=cases["mass_id"])
     images = cases.sort_values("label").drop_duplicates("image_id", keep="last")  # malignant if any mass is
     try:

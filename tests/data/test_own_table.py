@@ -78,8 +78,8 @@ def test_an_assessment_is_given_of_every_mass_or_of_none(archive):
     cases.write(table.assign(assessment=["4", "0", "2", "5"]), archive / "cases.csv")
     assert own_table.case_table(archive)[0]["assessment"].tolist() == ["4", "0", "2", "5"]
     for wrong in ("", "4A"):
-        cases.write(table.assign(assessment=["4", wrong, "2", "5"]), archive / "cases.csv")
-        with pytest.raises(ValueError, match=rf"'m 2': assessment '{wrong}' must be one of 0, .* blank for all"):
+        table.assign(assessment=["4", wrong, "2", "5"]).to_csv(archive / "cases.csv", index=False)
+        with pytest.raises(ValueError, match=rf"'m 2'\): assessment '{wrong}' must be one of 0, .* blank for all"):
             own_table.case_table(archive)
 
 
