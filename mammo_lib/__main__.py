@@ -172,6 +172,10 @@ def _told(step: str, result: Any, experiment: "Experiment") -> str:
     if step == "explain":
         every = result[result["group"] == "all"]
         return f"{_text(every)}\nby decision: {experiment.results / 'localisation.csv'}"
+    if step == "overview":
+        return (
+            f"{len(result)} comparisons, each with its number of cases: {experiment.places.root}/results/overview.csv"
+        )
     if step == "evaluate":
         return f"made in {experiment.results}: {', '.join(result)}"
     return _text(result)

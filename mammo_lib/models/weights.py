@@ -112,7 +112,7 @@ def imagenet(name: str, folder: Path) -> ImageNetWeights:
         raise WeightsNotAvailable(
             f"torchvision's IMAGENET1K_V1 weights are known for {', '.join(IMAGENET)}, not {name}"
         )
-    file, source = _find(trunk, Path(folder))
+    file, source = find(trunk, Path(folder))
     sha256 = _checked_hash(file)
     state = {key: value.float() if value.is_floating_point() else value for key, value in _read(file).items()}
     if trunk == "inception_v3":
@@ -125,8 +125,8 @@ def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
     return next((known for known in (name, f"features.{name}", f"head.{name}") if known in own), name)
 
 
-def _find(trunk: str, folder: Path) -> tuple[Path, str]:
-    """File of weights and what it is."""
+def find(trunk: str, folder: Path) -> tuple[Path, str]:
+    """File of a trunk's ImageNet weights and what it is, unread. WeightsNotAvailable and ValueError as `imagenet`."""
     url = IMAGENET[trunk].url
     file_name = url.rsplit("/", 1)[1]
     cache = Path(torch.hub.get_dir()) / "checkpoints"

@@ -19,6 +19,6 @@ from mammo_lib.stages.page import draw_everything, report
 from mammo_lib.stages.pictures import draw_data, show
 from mammo_lib.stages.probing import choose_reading, probe, transfer_probe
 from mammo_lib.stages.published import audit
-from mammo_lib.stages.trainings import cells, draw_learning_curves, kept_epochs, status, train
+from mammo_lib.stages.trainings import cells, draw_learning_curves, kept_epochs, status, train, weights_missing
 from mammo_lib.stages.transferring import transfer_cells
 from mammo_lib.stages.tuning import controls, tune

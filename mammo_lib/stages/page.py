@@ -59,11 +59,13 @@ def draw_everything(experiment: Experiment) -> list[Path]:
     drawn += draw_evaluation(experiment) + draw_work_flow(experiment)
     if (experiment.places.prepared / "prepare.json").exists():
         drawn += draw_images(experiment)
+    else:
+        print(f"not drawn: Fig. 2 and 3, as no image is prepared in {experiment.places.prepared}")
     if has_maps(experiment):
         drawn += draw_explanations(experiment)
-    elif is_measured(experiment):
-        drawn += draw_localisation(experiment)
-    return drawn
+        return drawn
+    print(f"not drawn: Grad-CAM's images, as {experiment.runs} has no heat maps of them")
+    return drawn + (draw_localisation(experiment) if is_measured(experiment) else [])
 
 
 def report(experiment: Experiment) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import paths
-from mammo_lib.config import PARTS, Profile, Training
+from mammo_lib.config import CBAM_SUFFIX, PARTS, Profile, Training
 from mammo_lib.evaluation.predictions import COLUMNS as PREDICTION_COLUMNS
 from mammo_lib.stages.archive import ARRAY, load, parts, prepared, split_file
 from mammo_lib.stages.experiment import Experiment, default_device
@@ -41,6 +41,20 @@ def cells(experiment: Experiment, pattern: str = "*") -> "list[Cell]":
     if not chosen:
         raise ValueError(f"no cell is called {pattern!r}: the first of {len(matrix)} is {matrix[0].name}")
     return chosen
+
+
+def weights_missing(experiment: Experiment) -> list[str]:
+    """A sentence for each trunk whose ImageNet weights the profile asks for and no file here holds."""
+    from mammo_lib.models import weights
+
+    told = []
+    if any("imagenet" in experiment.profile.initial(stage) for stage in ("P", "G")):
+        for trunk in dict.fromkeys(name.removesuffix(CBAM_SUFFIX) for name in experiment.profile.networks):
+            try:
+                weights.find(trunk, experiment.places.weights)
+            except weights.WeightsNotAvailable as reason:
+                told.append(f"{reason}; until then its cells from ImageNet stay empty")
+    return told
 
 
 def train(experiment: Experiment, pattern: str = "*", executor: Executor | None = None) -> pd.DataFrame:

@@ -216,7 +216,7 @@ def test_localisation_is_drawn_again_without_maps_or_images(run: stages.Experime
 
 
 def test_a_clone_without_images_tells_what_was_set_aside_and_draws_what_needs_none(
-    run: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All that the repository holds of a run is in results/."""
     shutil.copytree(run.results, tmp_path / "results" / "tiny" / "official")
@@ -224,6 +224,9 @@ def test_a_clone_without_images_tells_what_was_set_aside_and_draws_what_needs_no
     problem = {"stage": "read", "id": "01", "file": "1.png", "reason": "no image"}
     pd.DataFrame([problem]).to_csv(run.results / "problems.csv", index=False)
     drawn = {path.stem for path in stages.draw_everything(run)}
+    told = capsys.readouterr().out
+    assert f"Fig. 2 and 3, as no image is prepared in {run.places.prepared}" in told
+    assert f"Grad-CAM's images, as {run.runs} has no heat maps" in told
     assert "fig1_work_flow" in drawn
     assert "fig2_views" not in drawn
     data = page.report(run).read_text(encoding="utf-8").partition('<h2 id="data">')[2].partition("<h2")[0]

@@ -74,6 +74,22 @@ def test_nothing_is_deleted_while_the_processes_of_the_first_cells_start(
     assert not experiment.places.prepared.exists()
 
 
+def test_weights_that_are_missing_are_named_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    monkeypatch.setenv("MAMMO_CBAM_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "vgg16-397923af.pth").touch()
+    paper = stages.weights_missing(stages.Experiment.of("paper", "official", 0))
+    assert [sentence.partition(" are ")[0] for sentence in paper] == [
+        "ImageNet weights of inception_v3",
+        "ImageNet weights of resnet50",
+    ]
+    assert all("until then its cells from ImageNet stay empty" in sentence for sentence in paper)
+    assert stages.weights_missing(stages.Experiment.of("reduced-cpu-resnet", "official", 0)) == []
+
+
 def test_a_cell_of_other_settings_is_stale(
     tmp_path: Path, trained_home: Path, copy_home: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
