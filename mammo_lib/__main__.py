@@ -173,9 +173,8 @@ def _told(step: str, result: Any, experiment: "Experiment") -> str:
         every = result[result["group"] == "all"]
         return f"{_text(every)}\nby decision: {experiment.results / 'localisation.csv'}"
     if step == "overview":
-        return (
-            f"{len(result)} comparisons, each with its number of cases: {experiment.places.root}/results/overview.csv"
-        )
+        root = experiment.places.root
+        return f"{len(result)} comparisons: {root}/results/overview.csv, drawn in {root}/figures/overview.png"
     if step == "evaluate":
         return f"made in {experiment.results}: {', '.join(result)}"
     return _text(result)

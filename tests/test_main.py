@@ -16,7 +16,7 @@ from mammo_lib import __main__ as shell
 from mammo_lib import stages
 from mammo_lib.config import PROFILES, get_profile
 from mammo_lib.data import cases
-from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, at_work, claim
+from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, alone_in, at_work, claim
 
 ROOT = Path(__file__).parent.parent
 CELLS = 4 * len(get_profile("tiny").networks)  # one on P, three on G of each
@@ -221,15 +221,17 @@ def test_forget_leaves_a_training_that_is_under_way(lock: str, tmp_path: Path, c
 
 
 def test_forget_leaves_trainings_whose_workers_only_start(tmp_path: Path, call: Call) -> None:
-    """No cell is claimed then. Several processes may train the cells of one protocol."""
+    """No cell is claimed then. Several processes may train, and other protocols read the same prepared data."""
     runs = tmp_path / "runs" / "paper" / "official"
     (runs / "P").mkdir(parents=True)
-    with at_work(runs), at_work(runs):
-        done = call("forget", "--profile", "paper")
-        assert done.returncode == 1
-        assert f"error: {runs.parent}: another process trains here" in done.stderr
+    with at_work(runs.parent), at_work(runs.parent):
+        for protocol in ("official", "as_written"):
+            done = call("forget", "--profile", "paper", "--protocol", protocol)
+            assert done.returncode == 1
+            assert f"error: {runs.parent}: another process trains here" in done.stderr
         assert (runs / "P").exists()
-        assert call("forget", "--profile", "paper", "--protocol", "as_written").returncode == 0
+    with alone_in(runs.parent), pytest.raises(FolderBusy, match="what is here is being deleted"), at_work(runs.parent):
+        pass
     assert call("forget", "--profile", "paper").returncode == 0
     assert not runs.exists()
 

@@ -29,9 +29,13 @@ class Table:
     notes: tuple[str, ...]
     shown: pd.DataFrame
 
+    def __repr__(self) -> str:
+        """What a terminal shows."""
+        return "\n".join((self.caption, self.shown.to_string(index=False), *self.notes))
+
     def _repr_html_(self) -> str:
-        """What a notebook shows: nothing is cut off, as pandas cuts long cells off."""
-        return to_html(self)
+        """What a notebook shows: no cell is cut off, as by pandas, and text begins on the left, unlike JupyterLab's."""
+        return to_html(self).replace("<td>", '<td style="text-align: left">')
 
 
 def text(column: pd.Series, form: str) -> pd.Series:

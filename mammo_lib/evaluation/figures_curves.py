@@ -215,7 +215,7 @@ def forest(frame: pd.DataFrame, data: str, measure: str = "difference in AUC", d
 def _forest_text(row: Mapping[Any, float], decimals: int) -> str:
     if not np.isfinite(row["difference"]):
         return "not available"
-    difference, low, high = (f"{row[name]:+.{decimals}f}".replace("-", "−") for name in ("difference", "low", "high"))
+    difference, low, high = (f"{row[name]:+z.{decimals}f}".replace("-", "−") for name in ("difference", "low", "high"))
     p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
     interval = f"{difference} ({low} to {high})" if np.isfinite(row["low"]) else difference
     return interval if not np.isfinite(row["p"]) else f"{interval}  {p}"

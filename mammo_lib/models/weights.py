@@ -108,10 +108,6 @@ def imagenet(name: str, folder: Path) -> ImageNetWeights:
     WeightsNotAvailable when there is none; ValueError when a file is damaged, or when several could stand in.
     """
     trunk = name.removesuffix(config.CBAM_SUFFIX)
-    if trunk not in IMAGENET:
-        raise WeightsNotAvailable(
-            f"torchvision's IMAGENET1K_V1 weights are known for {', '.join(IMAGENET)}, not {name}"
-        )
     file, source = find(trunk, Path(folder))
     sha256 = _checked_hash(file)
     state = {key: value.float() if value.is_floating_point() else value for key, value in _read(file).items()}
@@ -126,7 +122,11 @@ def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
 
 
 def find(trunk: str, folder: Path) -> tuple[Path, str]:
-    """File of a trunk's ImageNet weights and what it is, unread. WeightsNotAvailable and ValueError as `imagenet`."""
+    """File of a trunk's ImageNet weights, unread, and what it is. Errors as in `imagenet`."""
+    if trunk not in IMAGENET:
+        raise WeightsNotAvailable(
+            f"torchvision's IMAGENET1K_V1 weights are known for {', '.join(IMAGENET)}, not {trunk}"
+        )
     url = IMAGENET[trunk].url
     file_name = url.rsplit("/", 1)[1]
     cache = Path(torch.hub.get_dir()) / "checkpoints"

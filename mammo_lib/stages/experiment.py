@@ -129,12 +129,10 @@ def check(experiment: Experiment) -> None:
 
 def _try_split(experiment: Experiment) -> None:
     """Read and split an archive, which takes no pixel, before hours go into its images."""
-    from mammo_lib.data import cases as case_tables
     from mammo_lib.data import splits
 
     profile, root = experiment.profile, experiment.places.archive
     layout, cases, _ = sources.of(profile).read(root, profile, experiment.allow_partial)
-    case_tables.check(cases, f"{root} ({layout})")
     patches = cases.assign(patch_id=cases["mass_id"])
     images = cases.sort_values("label").drop_duplicates("image_id", keep="last")  # malignant if any mass is
     try:
@@ -162,9 +160,9 @@ def forget(experiment: Experiment) -> None:
     """
     from mammo_lib.data import streaming
     from mammo_lib.stages.transferring import TRANSFER
-    from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, deserted, is_claimed
+    from mammo_lib.training.folder import CELL_CLAIM, TRAINING_CLAIM, FolderBusy, alone_in, is_claimed
 
-    with deserted(experiment.runs):
+    with alone_in(experiment.runs.parent):  # another protocol's training reads the same prepared data
         locks = [lock for name in (CELL_CLAIM, TRAINING_CLAIM) for lock in experiment.runs.rglob(name)]
         busy = [folder for folder in (experiment.runs.parent, *(lock.parent for lock in locks)) if is_claimed(folder)]
         if busy:

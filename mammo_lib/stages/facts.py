@@ -149,9 +149,11 @@ def _records(experiment: Experiment) -> dict[str, str]:
 
     results = experiment.results
     version = importlib.metadata.version("mammo-cbam")
-    code = f"Code: MIT licence, version {version}; tables and page: commit {commit() or 'unknown'}, each training: that"
-    kept = "Trained networks: best.pt of each cell, kept by who trained it."
-    found = {"availability": f"{code} in its run.json. {kept}"}
+    code = (
+        f"Code: MIT licence, version {version}; commit {commit() or 'unknown'} made this page and the tables of "
+        "scores, run.json names that of each training."
+    )
+    found = {"availability": f"{code} Trained networks: best.pt of each cell, kept by who trained it."}
     if (results / MASSES).exists():
         found |= _parts(read_table(results / MASSES))
     if (results / "leakage.csv").exists():

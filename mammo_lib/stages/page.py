@@ -60,7 +60,7 @@ def draw_everything(experiment: Experiment) -> list[Path]:
     if (experiment.places.prepared / "prepare.json").exists():
         drawn += draw_images(experiment)
     else:
-        print(f"not drawn: Fig. 2 and 3, as no image is prepared in {experiment.places.prepared}")
+        print(f"not drawn: Fig. 2 and 3, as nothing is prepared in {experiment.places.prepared}")
     if has_maps(experiment):
         drawn += draw_explanations(experiment)
         return drawn

@@ -44,7 +44,10 @@ def cells(experiment: Experiment, pattern: str = "*") -> "list[Cell]":
 
 
 def weights_missing(experiment: Experiment) -> list[str]:
-    """A sentence for each trunk whose ImageNet weights the profile asks for and no file here holds."""
+    """A sentence for each trunk whose ImageNet weights the profile asks for and no file here holds.
+
+    ValueError when several files could stand in for one.
+    """
     from mammo_lib.models import weights
 
     told = []
@@ -53,7 +56,7 @@ def weights_missing(experiment: Experiment) -> list[str]:
             try:
                 weights.find(trunk, experiment.places.weights)
             except weights.WeightsNotAvailable as reason:
-                told.append(f"{reason}; until then its cells from ImageNet stay empty")
+                told.append(f"{reason}; until then its cells from ImageNet, and those that go on from them, stay empty")
     return told
 
 
@@ -67,10 +70,10 @@ def train(experiment: Experiment, pattern: str = "*", executor: Executor | None 
     from mammo_lib.training import experiments, loop, records
 
     wanted = cells(experiment, pattern)
-    prepared(experiment)  # what all need is said once
-    split_file(experiment)
-    print(f"{len(wanted)} cells of profile {experiment.profile.name} on {records.device_name(default_device())}")
-    with at_work(experiment.runs):
+    with at_work(experiment.runs.parent):
+        prepared(experiment)  # what all need is said once
+        split_file(experiment)
+        print(f"{len(wanted)} cells of profile {experiment.profile.name} on {records.device_name(default_device())}")
         outcomes = experiments.run(
             wanted,
             partial(train_cell, experiment),

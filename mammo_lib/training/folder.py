@@ -20,8 +20,9 @@ WARM_UP = "warm_up"  # a folder of the same kind below it, where a training goes
 TRAINING_CLAIM = ".claim"  # held while a training runs,
 CELL_CLAIM = ".cell"  # and around it until the cell's record is written
 RUN_LOCK = ".lock"  # in the folder of a profile's runs, held by run_all.sh
-_WORK = ".{}.work"  # beside the folder that is at work, not in it: it outlives what `forget` deletes
+WORK_LOCK = ".work"  # in the same folder, held together by all that train below it, by `forget` alone
 FAILURE = "failure.txt"  # traceback of the last attempt, if it failed
+BUSY = "another process trains here: wait until it ends, or end it"
 PAUSES = (0, *[0.02] * 25)  # seconds between attempts: `is_claimed` holds a lock for a moment, longer on a busy machine
 
 
@@ -36,34 +37,34 @@ def claim(folder: Path, lock: str = TRAINING_CLAIM) -> Iterator[None]:
     The claim is a lock of the operating system: it ends with the process, however that ends. What a killed process
     left half-written is removed; other steps may be writing here.
     """
-    with _locked(folder, lock, fcntl.LOCK_EX):
+    with _locked(folder, lock, fcntl.LOCK_EX, BUSY):
         paths.remove_parts(folder)
         yield
 
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Say that this process trains somewhere below `folder`, others may too; FolderBusy while it is `deserted`.
+    """Say that this process trains somewhere below `folder`, as others may; FolderBusy while another is `alone_in` it.
 
     Held from the first to the last of its cells, also while their processes start and none is claimed yet.
     """
-    with _locked(folder.parent, _WORK.format(folder.name), fcntl.LOCK_SH):
+    with _locked(folder, WORK_LOCK, fcntl.LOCK_SH, "what is here is being deleted: wait until that ends"):
         yield
 
 
 @contextmanager
-def deserted(folder: Path) -> Iterator[None]:
-    """Hold `folder` with nobody `at_work` in it; FolderBusy when somebody is."""
-    with _locked(folder.parent, _WORK.format(folder.name), fcntl.LOCK_EX):
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold `folder` with nobody `at_work` below it; FolderBusy when somebody is."""
+    with _locked(folder, WORK_LOCK, fcntl.LOCK_EX, BUSY):
         yield
 
 
 @contextmanager
-def _locked(folder: Path, lock: str, kind: int) -> Iterator[None]:
+def _locked(folder: Path, lock: str, kind: int, busy: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / lock, "a") as file:
+    with open(folder / lock, "a+") as file:  # NFS wants a file that can be read for a lock that is shared
         if not any(_held(file, kind, pause) for pause in PAUSES):
-            raise FolderBusy(f"{folder}: another process trains here: wait until it ends, or end it")
+            raise FolderBusy(f"{folder}: {busy}")
         yield
 
 

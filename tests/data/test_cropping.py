@@ -103,16 +103,20 @@ def test_image_without_a_breast_is_refused(image):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_negative_is_refused_with_the_way_out(dtype):
     image = film(dtype)[0]
-    with pytest.raises(NoBreastError, match="the background is white, as in a negative: invert the image's values"):
+    with pytest.raises(NoBreastError, match=r"the background is white, as in a negative .* invert the image's values"):
         global_image(np.iinfo(dtype).max - image, [], SETTINGS)
 
 
-def test_a_breast_that_fills_a_bright_film_is_no_negative():
-    """As mdb152 of mini-MIAS: little background, much bright tissue, but no one grey is its commonest by far."""
-    y, x = np.ogrid[:500, :400]
-    tissue = 0.6 + 0.3 * (1 - x / 400) + np.random.default_rng(0).normal(0, 0.02, (500, 400))
-    image = np.where(((y - 250) / 300) ** 2 + (x / 390) ** 2 < 1, tissue, 0.01)
-    assert breast_mask((np.clip(image, 0, 1) * 255).astype(np.uint8))[100:400, 50:300].all()
+@pytest.mark.parametrize("what", ["clipped tissue", "a wide border"])
+def test_much_white_alone_is_no_negative(what):
+    """White is the commonest grey of the first, and most of the second one's outline."""
+    image = film()[0]
+    if what == "clipped tissue":
+        y, x = np.ogrid[:500, :400]
+        image[((y - 250) / 230) ** 2 + (x / 300) ** 2 < 1] = 255
+    else:
+        image[:45] = image[-45:] = image[:, -45:] = 250
+    assert breast_mask(image)[200:300, 60:200].all()
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -259,11 +263,15 @@ def test_no_lesion_pixel_is_cut_off_wherever_the_lesion_is(data):
     boxes = []
     for _ in range(data.draw(st.integers(1, 3))):
         x, y = data.draw(st.integers(0, 384)), data.draw(st.integers(0, 484))
-        width, height = min(140, 400 - x), min(140, 500 - y)  # what is white almost all over is no film
-        boxes.append(Box(x, y, data.draw(st.integers(8, width)), data.draw(st.integers(8, height))))
+        boxes.append(Box(x, y, data.draw(st.integers(8, 400 - x)), data.draw(st.integers(8, 500 - y))))
     for box in boxes:
         box.of(image)[:] = 255
-    view = global_image(image, boxes, SETTINGS)
+    try:
+        view = global_image(image, boxes, SETTINGS)
+    except NoBreastError as error:  # of one that covers most of the film
+        if "the background is white" not in str(error):
+            raise
+        return
     for x, y, w, h in view.boxes:
         assert x >= 0
         assert y >= 0

@@ -231,6 +231,9 @@ def test_a_notebook_shows_a_table_whole() -> None:
     assert note not in formatter(shown)
     seen = formatter(export.Table(shown, "A caption.", ("What is counted.",), shown))
     assert all(text in seen for text in (note, "A caption.", "What is counted."))
+    assert all(
+        text in repr(export.Table(shown, "A caption.", ("What is counted.",), shown)) for text in (note, "VGG16")
+    )
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
@@ -718,7 +721,7 @@ def test_every_two_protocols_are_compared_in_auc_points() -> None:
     row, tests = table.frame.iloc[2], [frame.query("part == 'test'") for frame in (written, official)]
     aucs = [roc_auc_score(test["label"], test["probability"]) for test in tests]
     assert row["difference"] == pytest.approx(aucs[0] - aucs[1])
-    assert table.shown.loc[2, "difference, AUC points"].startswith(f"{100 * (aucs[0] - aucs[1]):+.1f} [")
+    assert table.shown.loc[2, "difference, AUC points"].startswith(f"{100 * (aucs[0] - aucs[1]):+z.1f} [")
     folds = in_two_folds("G").query("part == 'test'")
     assert table.frame.loc[4, "auc_first"] == pytest.approx(metrics.auc(folds.label, folds.probability, folds.fold))
 

@@ -185,13 +185,23 @@ def test_what_preparing_set_aside_is_in_the_integrity_table(
     monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
     run = replace(experiment, allow_partial=True)
     assert prepare(run).set_aside == 1
-    at_random = replace(run, protocol="as_written")
-    stages.split(at_random)
-    told = pd.read_csv(at_random.results / "problems.csv", dtype=str)
-    assert told["id"].tolist() == ["001"]
-    assert str(tmp_path) not in told["reason"].iloc[0]
     findings = stages.integrity(run).set_index("name")
     assert findings.loc["masses set aside", ["found", "ids"]].tolist() == [1, "001"]
+
+
+def test_what_was_set_aside_is_told_in_results_without_the_folders_of_this_machine(
+    experiment: stages.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(experiment.places.archive, tmp_path / "data" / "own")
+    (own / "0.png").write_bytes(b"no image")
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    run = replace(experiment, allow_partial=True, protocol="as_written")
+    prepare(run)
+    stages.split(run)
+    there, told = (pd.read_csv(folder / "problems.csv", dtype=str) for folder in (run.places.prepared, run.results))
+    assert told["id"].tolist() == ["001"]
+    assert there["reason"].tolist() == [f"{own}/0.png: {told['reason'][0].partition(': ')[2]}"]
+    assert told["reason"][0].startswith("data/own/0.png: ")
 
 
 def test_a_streamed_archive_is_not_prepared_again_without_its_originals(
