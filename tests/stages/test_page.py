@@ -225,7 +225,7 @@ def test_a_clone_without_images_tells_what_was_set_aside_and_draws_what_needs_no
     pd.DataFrame([problem]).to_csv(run.results / "problems.csv", index=False)
     drawn = {path.stem for path in stages.draw_everything(run)}
     told = capsys.readouterr().out
-    assert f"Fig. 2 and 3, as no image is prepared in {run.places.prepared}" in told
+    assert f"Fig. 2 and 3, as nothing is prepared in {run.places.prepared}" in told
     assert f"Grad-CAM's images, as {run.runs} has no heat maps" in told
     assert "fig1_work_flow" in drawn
     assert "fig2_views" not in drawn
