@@ -3,6 +3,7 @@
 Knows frames and strings only; no metric, no data set. Caption and notes travel with the table in LaTeX and HTML.
 """
 
+import re
 from dataclasses import dataclass
 from html import escape
 
@@ -35,7 +36,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: no cell is cut off, as by pandas, and text begins on the left, unlike JupyterLab's."""
-        return to_html(self).replace("<td>", '<td style="text-align: left">')
+        return re.sub(r"<(t[dh])\b", r'<\1 style="text-align: left"', to_html(self))
 
 
 def text(column: pd.Series, form: str) -> pd.Series:
