@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mammo_lib.config import GlobalExtraction
@@ -271,7 +271,7 @@ def test_no_lesion_pixel_is_cut_off_wherever_the_lesion_is(data):
     except NoBreastError as error:  # of one that covers most of the film
         if "the background is white" not in str(error):
             raise
-        return
+        reject()  # not a pass: the property is looked at on as many others
     for x, y, w, h in view.boxes:
         assert x >= 0
         assert y >= 0
