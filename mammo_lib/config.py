@@ -177,6 +177,7 @@ class Evaluation:
     threshold: float = 0.5  # ours: not stated
     confidence: float = 0.95
     resamples: int = 20_000  # ours: bootstrap over patients; settles an end to a hundredth of the interval
+    refits: int = 2_000  # ours: resamples that fit a regression anew, which takes far longer
 
 
 @dataclass(frozen=True)
@@ -346,7 +347,7 @@ _TINY = replace(
     # Small batches and small steps: the running means of batch normalisation need some steps to follow the weights.
     patch_training=replace(PATCH_TRAINING, max_epochs=1, batch_size=8),
     global_training=replace(GLOBAL_TRAINING, max_epochs=1, batch_size=2, learning_rate=1e-3),
-    evaluation=replace(Evaluation(), resamples=200),
+    evaluation=replace(Evaluation(), resamples=200, refits=200),
     phantom=PhantomArchive(patients=12, height=400, width=300, test_share=0.34),
     demo=False,
 )

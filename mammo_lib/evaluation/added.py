@@ -7,14 +7,12 @@ about scores, not about people: nobody has read these films with the network bes
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from mammo_lib.evaluation import metrics
-from mammo_lib.evaluation.comparisons import compare
+from mammo_lib.evaluation import metrics, refitting, statistics
+from mammo_lib.evaluation.comparisons import bootstrapped
 from mammo_lib.evaluation.export import SIGNED, Table, p_values, text, with_interval
 from mammo_lib.evaluation.predictions import align
 from mammo_lib.evaluation.tables import UNDEFINED, UNIT_OF_BASELINES, Results, Setting, of_lines
@@ -23,6 +21,7 @@ BIRADS, READING = "birads", "reading"  # the assessment alone, and with the word
 SHOWN = {BIRADS: "BI-RADS", READING: "BI-RADS and words"}
 LEAST = 1e-7  # ours: predictions in single precision hold no probability nearer to 0 or 1, where log odds are infinite
 _KEY = ["part", "fold", "id"]
+_SCORES = ["probability_read", "probability_scored"]
 _NAMES = ("alone", "with_network", "gain", "low", "high", "p")
 
 
@@ -65,8 +64,9 @@ def added(stage: str, results: Results, setting: Setting, readings: Mapping[str,
         "validation cases of each fold, which also chose the network's epoch. The reading is the BI-RADS assessment, a "
         "place on a scale with 0 between 3 and 4 (ours); then a regression on its grades and on the words for shape "
         "and margins, fitted on training masses.",
-        f"Interval ({rule.confidence:.0%}, percentile) and p: {rule.resamples} bootstrap resamples of patients. The "
-        "regression is not fitted anew in each, so they are somewhat too narrow. p is not corrected.",
+        f"Interval ({rule.confidence:.0%}, percentile) and p: {rule.refits} bootstrap resamples of the validation and "
+        "test patients, the regression fitted anew in each (that of the words on training masses is not). p is not "
+        "corrected.",
         "The assessment has six grades. Tied: the share of pairs, malignant and benign, of one grade. A score that "
         "tells these pairs apart even weakly raises the AUC, which is why the words stand beside it. Masses that are "
         "benign because the patient was not called back are in; that favours the reading.",
@@ -75,37 +75,34 @@ def added(stage: str, results: Results, setting: Setting, readings: Mapping[str,
 
 
 def _gain(name: str, read: pd.DataFrame, scored: pd.DataFrame, setting: Setting) -> dict[str, object]:
-    """`comparisons.compare` of both together with the reading, by our names; or a note."""
+    """AUC of both together and of the reading alone, and their difference with its interval and p; or a note."""
+    units, rule = _both(read, scored, is_place=name == BIRADS), setting.profile.evaluation
+    known, test = units["part"] == "validation", units[units["part"] == "test"]
+    row: dict[str, object] = {"cases": len(test), "patients": test["patient_id"].nunique(), "note": ""}
+    for fold, label in units[known].groupby("fold")["label"]:
+        if label.nunique() < 2:
+            return row | {"note": f"the validation part of fold {fold} does not hold both classes"}
+    aucs = refitting.gain(units["label"], units[_SCORES], units["probability_read"], known, units["fold"])
     try:
-        both = _together(read, scored, is_place=name == BIRADS)
+        whole = np.ones((1, len(units)))
+        row |= {what: float(auc(whole)[0]) for what, auc in zip(("with_network", "alone"), aucs, strict=True)}
+        found = bootstrapped(statistics.difference(*aucs), units["patient_id"], setting, rule.refits)
     except UNDEFINED as reason:
-        return {"note": str(reason)}
-    tests = [frame[frame["part"] == "test"] for frame in (both, read)]
-    names = {"auc_first": "with_network", "auc_second": "alone", "difference": "gain"}
-    return {names.get(name, name): value for name, value in compare(align(*tests), setting).items()}
+        return row | {"note": str(reason)}
+    return row | found | {"gain": found["estimate"]}
 
 
-def _together(read: pd.DataFrame, scored: pd.DataFrame, is_place: bool) -> pd.DataFrame:
-    """The units of both, which are the same, with one probability from the two scores.
+def _both(read: pd.DataFrame, scored: pd.DataFrame, is_place: bool) -> pd.DataFrame:
+    """The validation and test units of both, which are the same, with the two scores beside each other.
 
-    Probabilities enter as log odds, an assessment as its place (`is_place`). Fitted in each fold on its validation
-    units. The columns are standardised, the strength is scikit-learn's default (ours: two columns need no other).
-    ValueError when the units differ; metrics.Undefined when the validation part of a fold does not hold both classes.
+    Probabilities enter as log odds, an assessment as its place (`is_place`). ValueError when the units differ.
     """
-    columns = ["probability_read", "probability_scored"]
     units = read.merge(scored[[*_KEY, "probability"]], on=_KEY, how="outer", suffixes=("_read", "_scored"))
-    if len(units) != len(scored) or units[columns].isna().any(axis=None):
+    if len(units) != len(scored) or units[_SCORES].isna().any(axis=None):
         raise ValueError("network and radiologist have not scored the same validation and test cases: predict again")
-    as_odds = columns[1:] if is_place else columns
+    as_odds = _SCORES[1:] if is_place else _SCORES
     units[as_odds] = logit(units[as_odds].clip(LEAST, 1 - LEAST))
-    fitted = []
-    for fold, of_fold in units.groupby("fold"):
-        known = of_fold[of_fold["part"] == "validation"]
-        if known["label"].nunique() < 2:
-            raise metrics.Undefined(f"the validation part of fold {fold} does not hold both classes")
-        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(known[columns], known["label"])
-        fitted.append(of_fold.assign(probability=model.predict_proba(of_fold[columns])[:, 1]))
-    return pd.concat(fitted, ignore_index=True).drop(columns=columns)
+    return units
 
 
 def _within_grades(read: pd.DataFrame, scored: pd.DataFrame) -> dict[str, object]:

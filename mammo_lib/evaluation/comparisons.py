@@ -280,9 +280,15 @@ def paired_difference(paired: pd.DataFrame, setting: Setting) -> dict[str, Any]:
     return row
 
 
-def bootstrapped(statistic: statistics.Statistic, patients: pd.Series, setting: Setting) -> dict[str, object]:
+def bootstrapped(
+    statistic: statistics.Statistic, patients: pd.Series, setting: Setting, resamples: int | None = None
+) -> dict[str, object]:
+    """`estimate, low, high, p, note` of a difference; a point has a note in the place of its ends.
+
+    resamples: as many as the profile has, where none is named.
+    """
     evaluation = setting.profile.evaluation
-    replicates = statistics.bootstrap(statistic, patients, evaluation.resamples, setting.seed)
+    replicates = statistics.bootstrap(statistic, patients, resamples or evaluation.resamples, setting.seed)
     found = statistics.percentile(replicates, evaluation.confidence)
     row: dict[str, object] = {"estimate": found.estimate, "p": statistics.bootstrap_p(replicates)}
     row["note"] = statistics.left_out(replicates)

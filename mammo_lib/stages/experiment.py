@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pandas as pd
 
@@ -98,8 +99,14 @@ def extra_folder(experiment: Experiment, row: str) -> Path:
     return folder if row == PROBE else folder / f"seed{experiment.seed}"
 
 
-def check(experiment: Experiment) -> None:
-    """Refuse at the door what would fail later: unknown names, folders that cannot be written, no archive."""
+def check(experiment: Experiment) -> str:
+    """Refuse at the door what would fail later: unknown names, folders that cannot be written, no archive.
+
+    Returns what would run, on what device, and which ImageNet weights are missing; leaves nothing behind.
+    """
+    from mammo_lib.stages.archive import is_streamed
+    from mammo_lib.stages.trainings import weights_missing
+
     places, profile, source = experiment.places, experiment.profile, sources.of(experiment.profile)
     unknown = [name for name in profile.networks if name not in NETWORK_LABELS]
     if unknown:
@@ -125,6 +132,10 @@ def check(experiment: Experiment) -> None:
         )
     if source.light:
         _try_split(experiment)
+    elif source.glance is not None and not is_streamed(experiment):
+        source.glance(places.archive, experiment.allow_partial)
+    fine = f"profile {profile.name} ({profile.data}), protocol {experiment.protocol}: trains on {default_device()}"
+    return "\n".join([fine, *weights_missing(experiment)])
 
 
 def _try_split(experiment: Experiment) -> None:
@@ -142,10 +153,11 @@ def _try_split(experiment: Experiment) -> None:
 
 
 def _assure_writable(folder: Path) -> None:
+    """Tried where the folder is, or, where it is not there yet, in the one that it would be made in."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths.write_text(folder / ".writable", "")
-        (folder / ".writable").unlink()
+        with TemporaryFile(dir=there):
+            pass
     except OSError as error:
         reason = f"{folder}: cannot be written ({error.strerror}): make it writable or set $MAMMO_CBAM_HOME"
         raise OSError(reason) from None

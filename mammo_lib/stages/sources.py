@@ -22,7 +22,8 @@ class Source:
     publication; what is not known is left out.
     official: what the protocol "official" is there, in words; blank: the archive has no such split. how_to_get: at the
     end of the message that the archive is not there. light: reading it opens no image, so that it is read, and its
-    split tried, before hours go into its images.
+    split tried, before hours go into its images. glance: for one that is not light, what can be refused at once, with
+    FileNotFoundError; as `read`, but without the profile.
     """
 
     read: Callable[[Path, Profile, bool], Reading]
@@ -31,6 +32,7 @@ class Source:
     official: str = PROTOCOLS["official"]
     how_to_get: str = ""
     light: bool = False
+    glance: Callable[[Path, bool], object] | None = None
 
 
 def of(profile: Profile) -> Source:
@@ -53,6 +55,14 @@ def _cbis_ddsm(root: Path, profile: Profile, allow_partial: bool) -> Reading:
 
     layout = f"CBIS-DDSM in the layout {archive_layouts.recognise(root)}"
     return layout, *cbis_ddsm.case_table(root, allow_partial)
+
+
+def _glance_at_cbis_ddsm(root: Path, allow_partial: bool) -> None:
+    """The official tables are there, and a file in one of the layouts; no header is read."""
+    from mammo_lib.data import archive_layouts, cbis_ddsm
+
+    cbis_ddsm.find_descriptions(root, allow_partial)
+    archive_layouts.recognise(root)
 
 
 def _reduced(root: Path, profile: Profile, allow_partial: bool) -> Reading:
@@ -87,10 +97,11 @@ _DDSM = Source(
         "data_availability": "CBIS-DDSM is public (The Cancer Imaging Archive, CC BY 3.0).",
     },
     how_to_get=" (python -m mammo_lib download fetches it)",
+    glance=_glance_at_cbis_ddsm,
 )
 SOURCES = {
     "cbis_ddsm": _DDSM,
-    "reduced": replace(_DDSM, read=_reduced, how_to_get="", light=True),
+    "reduced": replace(_DDSM, read=_reduced, how_to_get="", light=True, glance=None),
     "mini_mias": Source(
         read=_mini_mias,
         citation="Suckling J, Parker J, Dance D, et al. The Mammographic Image Analysis Society digital mammogram "

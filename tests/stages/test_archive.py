@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mammo_lib import paths, stages
 from mammo_lib.__main__ import main
@@ -95,6 +96,43 @@ def test_a_network_without_a_label_is_refused_at_the_door(tmp_path: Path, monkey
     stages.check(run)
     with pytest.raises(ValueError, match=r"names the network 'densenet', which has no label: .*NETWORK_LABELS"):
         stages.check(replace(run, profile=replace(run.profile, networks=("vgg16", "densenet"))))
+
+
+def test_the_door_says_what_would_run_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path))
+    monkeypatch.setenv("MAMMO_CBAM_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    fine, *missing = stages.check(stages.Experiment.of("quick", "official", 0)).splitlines()
+    assert fine.startswith("profile quick (")
+    assert fine.endswith(f"protocol official: trains on {'cuda' if torch.cuda.is_available() else 'cpu'}")
+    assert [name for name in ("vgg16", "inception_v3", "resnet50") for line in missing if name in line] == [
+        "vgg16",
+        "inception_v3",
+        "resnet50",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_archive_of_another_kind_is_refused_before_its_headers_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What people may point profile `paper` at: another data set, the tables alone, the images alone."""
+    monkeypatch.setenv("MAMMO_CBAM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MAMMO_CBAM_ARCHIVE", str(tmp_path / "archive"))
+    paper, csv = stages.Experiment.of("paper", "official", 0), tmp_path / "archive" / "csv"
+    csv.mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"mass_case_description_train_set\.csv and .* missing: put the official"
+    ):
+        stages.check(paper)
+    for part in ("train", "test"):
+        (csv / f"mass_case_description_{part}_set.csv").write_text("nobody reads it yet")
+    with pytest.raises(FileNotFoundError, match=r"archive: holds neither DICOM files .* nor csv/dicom_info\.csv"):
+        stages.check(paper)
+    (tmp_path / "archive" / "1-1.dcm").write_bytes(b"nor this")
+    assert "protocol official" in stages.check(paper)
 
 
 def test_phantoms_and_another_source_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
