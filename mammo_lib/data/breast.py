@@ -39,8 +39,9 @@ GLOW_SPREAD = 0.1  # of grey, that varies so much along the edge
 BORDER_WHITE = 0.95  # of grey: clear film, brighter than tissue
 CLEAR_SHARE = 0.85  # of the edge
 BORDER_SHARE = 0.15  # of the edge; fewer bright lines may be a label
-# A negative is told by its background. Of 1707 films of the two archives none is taken for one, and 99 % of their
-# negatives are; of views of tissue alone whose brightest twentieth is clipped to white, one in two hundred is.
+# A negative is told by its background. Of 1707 films of the two archives none is taken for one, and 1700 are when they
+# are inverted; of views of tissue alone whose brightest twentieth is clipped to white, one in twenty-three is
+# (benchmarks/negatives.py).
 WHITE = 0.95  # of grey; the commonest grey of a negative is no darker
 WHITE_OUTLINE = 0.4  # share of an outline that is no darker either, drawn
 OUTLINE_DEPTH = 0.08  # of the image's shorter side within its edges
