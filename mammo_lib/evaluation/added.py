@@ -65,7 +65,8 @@ def added(stage: str, results: Results, setting: Setting, readings: Mapping[str,
         "place on a scale with 0 between 3 and 4 (ours); then a regression on its grades and on the words for shape "
         "and margins, fitted on training masses.",
         f"Interval ({rule.confidence:.0%}, percentile) and p: {rule.refits} bootstrap resamples of the validation and "
-        "test patients, the regression fitted anew in each (that of the words on training masses is not). p is not "
+        "test patients, the regression fitted anew in each (that of the words on training masses, the network and its "
+        "epoch are kept). They lean low, if anything, as a resample has fewer different patients to fit on. p is not "
         "corrected.",
         "The assessment has six grades. Tied: the share of pairs, malignant and benign, of one grade. A score that "
         "tells these pairs apart even weakly raises the AUC, which is why the words stand beside it. Masses that are "
@@ -82,11 +83,11 @@ def _gain(name: str, read: pd.DataFrame, scored: pd.DataFrame, setting: Setting)
     for fold, label in units[known].groupby("fold")["label"]:
         if label.nunique() < 2:
             return row | {"note": f"the validation part of fold {fold} does not hold both classes"}
-    aucs = refitting.gain(units["label"], units[_SCORES], units["probability_read"], known, units["fold"])
+    both = refitting.aucs(units["label"], units[_SCORES], units["probability_read"], known, units["fold"])
     try:
         whole = np.ones((1, len(units)))
-        row |= {what: float(auc(whole)[0]) for what, auc in zip(("with_network", "alone"), aucs, strict=True)}
-        found = bootstrapped(statistics.difference(*aucs), units["patient_id"], setting, rule.refits)
+        row |= {what: float(auc(whole)[0]) for what, auc in zip(("with_network", "alone"), both, strict=True)}
+        found = bootstrapped(statistics.difference(*both), units["patient_id"], setting, rule.refits)
     except UNDEFINED as reason:
         return row | {"note": str(reason)}
     return row | found | {"gain": found["estimate"]}

@@ -15,7 +15,7 @@ SMALL = 1e-8  # a step after which the fit is taken as found
 LEVEL = 1e-12  # a column with less variance than this, of 1 over all cases, does not vary in a resample
 
 
-def gain(
+def aucs(
     label: ArrayLike, columns: ArrayLike, alone: ArrayLike, known: ArrayLike, fold: ArrayLike
 ) -> tuple[Statistic, Statistic]:
     """Two AUCs under case weights: that of a regression on `columns` (n, k), and that of the score `alone` (n,).
@@ -47,7 +47,7 @@ def slopes_of(columns: Array, malignant: NDArray[np.bool_], weights: Array) -> A
     """
     usable = (weights @ malignant > 0) & (weights @ ~malignant > 0)
     slopes = np.full((len(weights), columns.shape[1]), np.nan)
-    scale = np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1)
+    scale = np.where(np.ptp(columns, axis=0) > 0, columns.std(axis=0), 1)
     slopes[usable] = _newton((columns - columns.mean(axis=0)) / scale, malignant, weights[usable]) / scale
     return slopes
 

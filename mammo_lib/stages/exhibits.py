@@ -119,7 +119,12 @@ def captioned(name: str, frame: pd.DataFrame) -> "Styler":
         return lambda value: form.format(value) if isinstance(value, float) else str(value)
 
     styled = shown.style.format({column: number(forms[column]) for column in shown}, na_rep="", escape="html")
-    styled.set_table_styles([{"selector": "caption, th, td", "props": "text-align: left"}])  # JupyterLab has it right
+    styled.set_table_styles(
+        [
+            {"selector": "caption, th, td", "props": "text-align: left"},  # JupyterLab has it right
+            {"selector": "td", "props": "max-width: 30em; overflow-wrap: anywhere"},  # a long path is broken
+        ]
+    )
     return styled.set_caption(f"{told.caption} {told.note}".strip()).hide(axis="index")
 
 

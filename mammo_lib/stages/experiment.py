@@ -154,9 +154,8 @@ def _try_split(experiment: Experiment) -> None:
 
 def _assure_writable(folder: Path) -> None:
     """Tried where the folder is, or, where it is not there yet, in the one that it would be made in."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        with TemporaryFile(dir=there):
+        with TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
             pass
     except OSError as error:
         reason = f"{folder}: cannot be written ({error.strerror}): make it writable or set $MAMMO_CBAM_HOME"

@@ -101,7 +101,7 @@ _DDSM = Source(
 )
 SOURCES = {
     "cbis_ddsm": _DDSM,
-    "reduced": replace(_DDSM, read=_reduced, how_to_get="", light=True, glance=None),
+    "reduced": replace(_DDSM, read=_reduced, how_to_get="", light=True),
     "mini_mias": Source(
         read=_mini_mias,
         citation="Suckling J, Parker J, Dance D, et al. The Mammographic Image Analysis Society digital mammogram "

@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mammo_lib.config import get_profile
-from mammo_lib.evaluation import added
+from mammo_lib.evaluation import added, statistics
 from mammo_lib.evaluation.tables import Setting
 
 KEY = ("P", "vgg16", "scratch")
@@ -81,6 +84,26 @@ def test_the_gain_is_that_of_the_penalised_likelihood_of_each_fold() -> None:
         assert row[f"{name}_gain"] == pytest.approx(row[f"{name}_with_network"] - row[f"{name}_alone"])
         assert row[f"{name}_low"] < row[f"{name}_gain"] < row[f"{name}_high"]
     assert (row["cases"], row["patients"], row["unit"], row["note"]) == (60, 30, "mass", "")
+
+
+def test_the_interval_is_of_patients_and_of_regressions_fitted_anew() -> None:
+    """The resamples of `statistics.draws`, each fitted by scikit-learn on validation masses as often as drawn."""
+    frame, setting = masses(folds=1, each=160), Setting(get_profile("tiny"), "official")
+    network = expit(frame["other"])
+    readings = {"birads": predictions(frame, frame["place"])}
+    row = added.added("P", {KEY: predictions(frame, network)}, setting, readings).frame.iloc[0]
+    columns, label = frame[["place", "other"]].to_numpy(), frame["label"].to_numpy()
+    known, gains = (frame["part"] == "validation").to_numpy(), []
+    count = setting.profile.evaluation.refits
+    for weights in np.concatenate(list(statistics.draws(frame["patient_id"], count, setting.seed))).astype(int):
+        learnt, tested = (np.repeat(np.arange(len(frame)), weights * part) for part in (known, ~known))
+        model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10)).fit(columns[learnt], label[learnt])
+        both, alone = model.decision_function(columns[tested]), columns[tested, 0]
+        gains.append(roc_auc_score(label[tested], both.round(6)) - roc_auc_score(label[tested], alone))
+    assert len(gains) == 200
+    np.testing.assert_allclose(row[["birads_low", "birads_high"]].astype(float), np.quantile(gains, [0.025, 0.975]))
+    beyond = min((np.array(gains) <= 0).sum(), (np.array(gains) >= 0).sum())
+    assert row["birads_p"] == pytest.approx(min(1, 2 * (beyond + 1) / (count + 1)))
 
 
 def test_pairs_of_one_grade_are_counted_and_ranked_by_the_network() -> None:

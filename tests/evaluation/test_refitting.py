@@ -37,7 +37,7 @@ def test_slopes_are_those_of_repeated_cases() -> None:
 
 def test_each_resample_is_fitted_and_tested_anew_in_each_fold() -> None:
     """Tied scores are among them: place and other are coarse."""
-    together, alone = refitting.gain(MALIGNANT, COLUMNS, PLACE, KNOWN, FOLD)
+    together, alone = refitting.aucs(MALIGNANT, COLUMNS, PLACE, KNOWN, FOLD)
     for weights, auc, read in zip(WEIGHTS, together(WEIGHTS), alone(WEIGHTS), strict=True):
         wins, wins_alone, pairs = 0.0, 0.0, 0
         for fold in range(3):
@@ -56,19 +56,20 @@ def test_a_resample_that_cannot_be_fitted_has_no_auc_and_takes_no_other_with_it(
     lacking = WEIGHTS.copy()
     lacking[1, KNOWN & MALIGNANT & (FOLD == 2)] = 0
     lacking[3, KNOWN & (FOLD == 0)] = 0
-    found = refitting.gain(MALIGNANT, COLUMNS, PLACE, KNOWN, FOLD)[0](lacking)
+    found = refitting.aucs(MALIGNANT, COLUMNS, PLACE, KNOWN, FOLD)[0](lacking)
     assert np.isnan(found).tolist() == [False, True, False, True, False]
     np.testing.assert_allclose(
-        found[[0, 2, 4]], refitting.gain(MALIGNANT, COLUMNS, PLACE, KNOWN, FOLD)[0](WEIGHTS)[::2]
+        found[[0, 2, 4]], refitting.aucs(MALIGNANT, COLUMNS, PLACE, KNOWN, FOLD)[0](WEIGHTS)[::2]
     )
 
 
-@pytest.mark.parametrize("elsewhere", [7.0, 9.0], ids=["in no case", "in no case of the resample"])
-def test_a_column_that_does_not_vary_says_nothing(elsewhere: float) -> None:
+@pytest.mark.parametrize(("constant", "elsewhere"), [(7.0, 7.0), (0.1, 0.1), (7.0, 9.0)])
+def test_a_column_that_does_not_vary_says_nothing(constant: float, elsewhere: float) -> None:
+    """In no case (0.1 has, as computed, a standard deviation above 0), or in none of the resample."""
     weights = WEIGHTS.copy()
     weights[:, :3] = 0
-    constant = np.column_stack([np.where(np.arange(CASES) < 3, elsewhere, 7.0), OTHER])
-    slopes = refitting.slopes_of(constant, MALIGNANT, weights)
+    columns = np.column_stack([np.where(np.arange(CASES) < 3, elsewhere, constant), OTHER])
+    slopes = refitting.slopes_of(columns, MALIGNANT, weights)
     np.testing.assert_allclose(slopes[:, 0], 0, atol=1e-9)
     np.testing.assert_allclose(slopes[:, 1], refitting.slopes_of(OTHER[:, None], MALIGNANT, weights)[:, 0])
 
