@@ -54,9 +54,9 @@ def overview(frame: pd.DataFrame, data: str) -> Figure:
         raise ValueError(f"overview: no panel shows the question {unknown[0]!r}: enter it in PANELS")
     lines = {title: list(_lines(frame[frame["question"].isin(names)])) for title, names in PANELS.items()}
     lines = {title: found for title, found in lines.items() if found}
-    counts = [len(found) for found in lines.values()]
-    figure = new_figure(DOUBLE, LINE * sum(counts) + ROOM * len(counts) + 0.6, data)
-    grid = figure.subplots(len(counts), 1, squeeze=False, sharex=True, height_ratios=counts)
+    heights = [sum(_heights(found)) for found in lines.values()]
+    figure = new_figure(DOUBLE, LINE * sum(heights) + ROOM * len(heights) + 0.6, data)
+    grid = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)
     for axes, (title, found) in zip(grid[:, 0], lines.items(), strict=True):
         _draw(axes, found)
         axes.set_title(title, loc="left", fontweight="bold")
@@ -75,8 +75,19 @@ def _lines(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame | None]]:
             yield str(label), line
 
 
+def _heights(lines: list[tuple[str, pd.DataFrame | None]]) -> list[float]:
+    """Of each line: 1, or more where its seeds need it."""
+    return [1.0 if rows is None or _is_printed(rows) else max(1.0, SPREAD * (len(rows) + 1)) for _, rows in lines]
+
+
+def _is_printed(rows: pd.DataFrame) -> bool:
+    return bool((rows["profile"] == AS_PRINTED).all())
+
+
 def _draw(axes: Axes, lines: list[tuple[str, pd.DataFrame | None]]) -> None:
-    places = np.arange(len(lines))[::-1]
+    heights = np.array(_heights(lines))
+    below = heights[::-1].cumsum()[::-1] - heights  # of a line: how much there is below it
+    places = below + heights / 2
     axes.axvline(0, color=GREY, linewidth=0.7, zorder=0)
     for place, (_, rows) in zip(places, lines, strict=True):
         if rows is not None:
@@ -91,13 +102,13 @@ def _draw(axes: Axes, lines: list[tuple[str, pd.DataFrame | None]]) -> None:
     for side, spine in ((axes, "left"), (right, "right")):
         side.tick_params(axis="y", length=0)
         side.spines[spine].set_visible(False)
-    axes.set_ylim(-0.7, len(lines) - 0.3)
+    axes.set_ylim(-0.2, heights.sum() + 0.2)
 
 
 def _draw_line(axes: Axes, place: float, rows: pd.DataFrame) -> None:
     """A marker a row: printed ones side by side, seeds one below the other."""
     rows = rows[rows["difference"].notna()]
-    printed = (rows["profile"] == AS_PRINTED).all()
+    printed = _is_printed(rows)
     offsets = np.zeros(len(rows)) if printed else SPREAD * ((len(rows) - 1) / 2 - np.arange(len(rows)))
     for height, row in zip(place + offsets, rows.to_dict("records"), strict=True):
         sign = SIGNS[AS_PRINTED if printed else row["above_chance"]]
@@ -110,7 +121,7 @@ def _draw_line(axes: Axes, place: float, rows: pd.DataFrame) -> None:
 def _aucs(rows: pd.DataFrame) -> str:
     if rows["difference"].isna().all():
         return "not available"
-    if (rows["profile"] == AS_PRINTED).all() or rows["auc_first"].isna().all():
+    if _is_printed(rows) or rows["auc_first"].isna().all():
         return ""
     return ", ".join(_span(rows[name].dropna()) for name in ("auc_first", "auc_second"))
 

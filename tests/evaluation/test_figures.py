@@ -319,7 +319,7 @@ def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
     assert [(*line.get_xdata(),) for line in marks["s"]] == [(0.02,), (-0.04,)]
     heights = [line.get_ydata()[0] for line in marks["s"]]
     assert heights[0] > heights[1]  # the first seed on top, both about their line
-    assert np.mean(heights) == pytest.approx(1)  # the line above the last
+    assert np.mean(heights) == pytest.approx(cbam.get_yticks()[2])
     intervals = [(*line.get_xdata(),) for line in cbam.lines if line.get_color() == figures.BLUE]
     assert [pair for pair in intervals if len(pair) == 2] == [(-0.01, 0.05), (-0.07, -0.02)]
     assert [line.get_fillstyle() for line in marks["s"]] == ["full", "left"]
@@ -332,6 +332,19 @@ def test_the_overview_has_a_square_a_seed_and_shows_what_did_not_learn(drawn):
     (mean,) = [line for line in longer.lines if line.get_marker() == "o"]
     assert (squares, (*mean.get_xdata(),)) == ([(-0.05,), (0.01,)], (-0.02,))
     assert mean.get_markerfacecolor() == "white", "one of its seeds is at chance"
+
+
+def test_the_seeds_of_a_line_stay_away_from_the_next_line():
+    few = comparisons_table()[2:4]
+    many = pd.concat([few.iloc[[0]].assign(line="many", seed=seed) for seed in range(9)])
+    table = pd.concat([few, many, few.assign(line="after")], ignore_index=True)
+    (axes,) = figures_overview.overview(table, DATA).axes
+    heights = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "s"]
+    assert len(heights) == 13
+    steps = -np.diff(heights)
+    assert steps.min() > 0
+    assert min(steps[1], steps[10]) > 1.5 * steps[5], "between two lines there is more room than between two seeds"
+    assert np.mean(heights[2:11]) == pytest.approx(axes.get_yticks()[2])
 
 
 def test_a_question_without_a_panel_is_refused():
