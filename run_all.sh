@@ -45,7 +45,7 @@ Where things go, below the repository or $MAMMO_CBAM_HOME:
   data/weights               ImageNet weight files, if there are any (or $MAMMO_CBAM_WEIGHTS)
   data/prepared/<profile>    sets P and G and the splits
   runs/<profile>/<protocol>  checkpoints, histories, predictions, executed notebooks
-  results/, figures/         tables, report.html, pictures
+  results/, figures/         tables, pictures, report.html (report_<protocol>.html of another than the official one)
 What is done is skipped; a run that was killed goes on where it stopped.
 TEXT
 }
@@ -115,6 +115,5 @@ run 05_gradcam || failed=$?      # 3.2       where the network looks: Fig. 7, me
 run 06_published_numbers         #           what the printed numbers imply
 python -m mammo_lib report --profile "$profile" --protocol "$protocol" --seed "$seed"
 [ "$failed" = 0 ] || { echo "error: 05_gradcam failed, see above; everything else is made" >&2; exit 1; }
-echo "the report: ${MAMMO_CBAM_HOME:-$PWD}/results/$profile/report.html"
 [ "${VIRTUAL_ENV:-}" != "$PWD/.venv" ] || echo "for jupyter lab, pytest and python -m mammo_lib in your own shell: source .venv/bin/activate"
 python -m mammo_lib remember --profile "$profile" --protocol "$protocol" --seed "$seed"

@@ -46,7 +46,8 @@ STEPS = {  # name -> what it does
 }
 ORDER = (
     "In this order: check, download, prepare, split, train, evaluate, explain, figures, report; it ends with "
-    "results/PROFILE/report.html. All of it at once, and the profiles and protocols in words: ./run_all.sh --help"
+    "results/PROFILE/report.html (report_PROTOCOL.html of another than the official one). All of it at once, and the "
+    "profiles and protocols in words: ./run_all.sh --help"
 )
 WITH_WORKERS = ("download", "prepare", "train", "probe", "tune", "explain")
 
@@ -175,6 +176,8 @@ def _told(step: str, result: Any, experiment: "Experiment") -> str:
     if step == "overview":
         root = experiment.places.root
         return f"{len(result)} comparisons: {root}/results/overview.csv, drawn in {root}/figures/overview.png"
+    if step == "report":
+        return f"the report: {result}"
     if step == "evaluate":
         return f"made in {experiment.results}: {', '.join(result)}"
     return _text(result)

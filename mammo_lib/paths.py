@@ -74,10 +74,6 @@ class Places:
         """Figures of the data; those of a protocol's results are in a folder of its name below."""
         return self.root / "figures" / self.profile.name
 
-    @property
-    def report(self) -> Path:
-        return self.root / "results" / self.profile.name / "report.html"
-
     def splits(self, protocol: str) -> Path:
         return self.prepared / "splits" / f"{protocol}.csv"
 

@@ -186,10 +186,14 @@ def test_forget_deletes_what_was_made_and_never_an_archive_of_the_user(tmp_path:
     for folder in (archive, results, other, prepared, applied):
         folder.mkdir(parents=True)
         (folder / "file").touch()
+    reports = [results.parent / name for name in ("report.html", "report_grouped_cv.html")]
+    for report in reports:
+        report.touch()
     assert call("forget", "--profile", "paper").returncode == 0
     assert (archive / "file").exists()
     assert (other / "file").exists()
     assert not results.exists()
+    assert [report.exists() for report in reports] == [False, True]
     assert not prepared.exists()
     assert not applied.exists(), "other networks' predictions of the cases that were prepared"
 

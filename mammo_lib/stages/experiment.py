@@ -61,6 +61,12 @@ class Experiment:
         return self.places.results(self.protocol)
 
     @property
+    def report(self) -> Path:
+        """The page of this protocol: report.html of the official one, report_<protocol>.html of another."""
+        name = "report" if self.protocol == "official" else f"report_{self.protocol}"
+        return self.results.parent / f"{name}.html"
+
+    @property
     def published(self) -> Path:
         """Where the small files of finished cells are copied to."""
         return self.results / "cells"
@@ -187,7 +193,7 @@ def forget(experiment: Experiment) -> None:
                 )
             made += [places.prepared, places.demo, places.results(TRANSFER)]
             made += [places.archive] if experiment.profile.phantom else []
-        places.report.unlink(missing_ok=True)
+        experiment.report.unlink(missing_ok=True)
         for folder in made:
             if folder.exists():
                 shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Everything on one page: the figures drawn again from stored results, and report.html."""
+"""Everything on one page: the figures drawn again from stored results, and the report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,14 +69,14 @@ def draw_everything(experiment: Experiment) -> list[Path]:
 
 
 def report(experiment: Experiment) -> Path:
-    """results/<profile>/report.html from the tables and figures that are there; returns its path."""
+    """The experiment's page, from the tables and figures that are there; returns its path."""
     from mammo_lib.evaluation import report as page
 
     profile = experiment.profile
     sentence, warning = page.first_line(profile.source, profile.data)
     made = evaluate(experiment)
     page.write_report(
-        experiment.places.report,
+        experiment.report,
         page.Report(
             title=f"Masses in mammograms: {NETWORK_LABELS[profile.main_network]}, patches to whole images",
             data_sentence=sentence,
@@ -87,7 +87,7 @@ def report(experiment: Experiment) -> Path:
             footer=NOT_CLINICAL,
         ),
     )
-    return experiment.places.report
+    return experiment.report
 
 
 def _sections(experiment: Experiment, made: "dict[str, export.Table]", known: Mapping[str, str]) -> "list[Section]":

@@ -109,7 +109,10 @@ def test_protocols_are_compared_drawn_and_shown(
     assert row["difference"] == pytest.approx(aucs[0] - aucs[1])
     drawn = stages.draw_evaluation(official)
     assert official.figures / "protocols.png" in drawn
-    shown = page.report(official).read_text(encoding="utf-8").partition('<h2 id="split-protocols">')[2]
+    written = page.report(official)
+    assert written == official.results.parent / "report.html"
+    assert every_protocol["grouped_cv"].report == written.with_name("report_grouped_cv.html"), "none replaces another"
+    shown = written.read_text(encoding="utf-8").partition('<h2 id="split-protocols">')[2]
     shown = shown.partition("<h2")[0]
     assert "AUC points" in shown
     assert "<img" in shown

@@ -59,7 +59,7 @@ def test_every_section_is_there_in_order_though_steps_are_missing(text: str) -> 
 
 def test_every_link_leads_to_a_file_and_every_table_to_its_csv(text: str, run: stages.Experiment) -> None:
     links = [link for link in re.findall(r'href="([^"#]+)"', text) if not link.startswith("https:")]
-    assert all((run.places.report.parent / link).is_file() for link in links)
+    assert all((run.report.parent / link).is_file() for link in links)
     names = {Path(link).name for link in links}
     assert {"table1.csv", "table1.tex", "table2.csv", "questions.csv", "spread_P.csv", "cited.csv", "rows.csv"} <= names
     assert "checklist.csv" in names
