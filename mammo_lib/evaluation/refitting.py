@@ -44,6 +44,7 @@ def slopes_of(columns: Array, malignant: NDArray[np.bool_], weights: Array) -> A
 
     As scikit-learn fits `StandardScaler` and `LogisticRegression` on the weighted cases: each slope, times its column's
     standard deviation, is held by a penalty of half its square, the intercept by none. nan where a class has no weight.
+    statistics.Undefined when the fit of one does not settle.
     """
     usable = (weights @ malignant > 0) & (weights @ ~malignant > 0)
     slopes = np.full((len(weights), columns.shape[1]), np.nan)
@@ -53,29 +54,31 @@ def slopes_of(columns: Array, malignant: NDArray[np.bool_], weights: Array) -> A
 
 
 def _newton(columns: Array, malignant: NDArray[np.bool_], weights: Array) -> Array:
-    """The slopes of `slopes_of` where both classes have weight, by Newton's method; nan where it does not settle."""
+    """The slopes of `slopes_of` where both classes have weight, by Newton's method. Undefined if it does not settle."""
     x = np.column_stack([np.ones(len(columns)), columns])
     width = x.shape[1]
     products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
     total = weights.sum(axis=1, keepdims=True)
     penalty = np.maximum(weights @ x**2 / total - (weights @ x / total) ** 2, 0)  # variances; 0 of the intercept
     penalty[:, 1:][penalty[:, 1:] < LEVEL] = 1  # or its slope and the intercept could not be told apart
-    found, step = np.zeros(penalty.shape), np.full(penalty.shape, np.inf)
+    found = np.zeros(penalty.shape)
     for _ in range(STEPS):
-        if np.all(np.abs(step) < SMALL):
-            break
         chance = expit(found @ x.T)
         slope = (weights * (chance - malignant)) @ x + penalty * found
         curvature = ((weights * chance * (1 - chance)) @ products).reshape(-1, width, width)
         curvature += penalty[:, None] * np.eye(width)
         step = np.linalg.solve(curvature, slope[..., None])[..., 0]
         found -= step
-    settled = (np.abs(step) < SMALL).all(axis=1, keepdims=True)
-    return np.where(settled, found[:, 1:], np.nan)
+        if np.all(np.abs(step) < SMALL):
+            return found[:, 1:]
+    raise statistics.Undefined(f"the regression of both did not settle in {STEPS} steps in some of the resamples")
 
 
 def _pairs(malignant: NDArray[np.bool_], scores: Array, weights: Array) -> Array:
-    """Pairs ranked rightly, a tie as a half, and all pairs, (2, B): every resample has scores of its own, (B, n)."""
+    """Pairs ranked rightly, a tie as a half, and all pairs, (2, B): every resample has scores of its own, (B, n).
+
+    `statistics.weighted_auc` sorts one score once; called for each resample, it would take three times as long.
+    """
     order = np.argsort(scores, axis=1, kind="stable")
     ranked, weight = (np.take_along_axis(one, order, axis=1) for one in (scores, weights))
     positive = weight * malignant[order]

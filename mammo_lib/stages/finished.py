@@ -38,14 +38,7 @@ def _files(experiment: Experiment) -> Iterator[tuple[str, os.stat_result]]:
     user_cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")  # as torch.hub.get_dir, without its import
     cache = Path(os.environ.get("TORCH_HOME", Path(user_cache) / "torch")) / "hub" / "checkpoints"
     read = (library, library.parent / "notebooks", places.archive, places.weights, cache)
-    written = (
-        places.prepared,
-        places.demo,
-        experiment.runs,
-        experiment.results,
-        places.figures,
-        experiment.results.parent,
-    )
+    written = (places.prepared, places.demo, experiment.runs, places.figures, experiment.results.parent)
     for folder in {*read, *written, places.root / "results" / "published"}:
         for path in folder.rglob("*"):
             if path.is_file() and not set(path.parts) & set(PASSED_OVER):

@@ -8,6 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mammo_lib.evaluation import refitting
+from mammo_lib.evaluation.statistics import Undefined
 
 CASES, RESAMPLES = 120, 5
 DRAW = np.random.default_rng(0)
@@ -72,6 +73,12 @@ def test_a_column_that_does_not_vary_says_nothing(constant: float, elsewhere: fl
     slopes = refitting.slopes_of(columns, MALIGNANT, weights)
     np.testing.assert_allclose(slopes[:, 0], 0, atol=1e-9)
     np.testing.assert_allclose(slopes[:, 1], refitting.slopes_of(OTHER[:, None], MALIGNANT, weights)[:, 0])
+
+
+def test_a_fit_that_does_not_settle_is_told_and_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refitting, "STEPS", 2)
+    with pytest.raises(Undefined, match="did not settle in 2 steps"):
+        refitting.slopes_of(COLUMNS, MALIGNANT, WEIGHTS)
 
 
 def test_cases_that_are_told_apart_perfectly_have_finite_slopes() -> None:
